@@ -1,0 +1,4 @@
+from typing import NamedTuple
+class Document(NamedTuple):
+    name: str
+    text: str

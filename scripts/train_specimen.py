@@ -1,0 +1,190 @@
+"""Train the specimen: a four-layer transformer on the standard library's source, shipped inside the package.
+
+    python scripts/train_specimen.py --into microtome/models/specimen --steps 6000
+
+Writes a Hugging Face-format folder (float16 safetensors, tokenizer, manifest of the modules it saw) and, beside it,
+`training.jsonl` with the loss curve. Stops and resumes: the state is saved every few minutes under --state.
+"""
+
+import argparse
+import json
+import math
+import platform
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast, Starcoder2Config, Starcoder2ForCausalLM
+
+from microtome.data import stdlib
+
+CONTEXT, VOCABULARY, BOUNDARY = 256, 4096, "<|endoftext|>"
+
+# One word, one digit, one bracket, one line break with the indentation after it, or a run of other marks.
+WORDS = r""" ?[A-Za-z]+| ?\d|_+|[\r\n]+[ \t]*| ?[()\[\]{}]| ?["'`]+| ?[^\s\w()\[\]{}"'`]+|[^\S\r\n]+|[^\s]"""
+
+
+def train_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerFast:
+    """A byte-level BPE whose words respect Python: indentation, brackets, digits and underscores stand alone."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(WORDS), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=[BOUNDARY], initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOUNDARY, eos_token=BOUNDARY, model_max_length=CONTEXT)
+
+
+def new_model() -> Starcoder2ForCausalLM:
+    """Rotary positions, layer norm, a plain GELU MLP, tied embeddings: 4.2 M parameters."""
+    config = Starcoder2Config(
+        vocab_size=VOCABULARY, hidden_size=256, intermediate_size=1024, num_hidden_layers=4, num_attention_heads=8,
+        num_key_value_heads=8, max_position_embeddings=CONTEXT, sliding_window=None, residual_dropout=0.0,
+        embedding_dropout=0.0, attention_dropout=0.0, tie_word_embeddings=True, bos_token_id=0, eos_token_id=0,
+        use_cache=True, initializer_range=0.02,
+    )  # fmt: skip
+    return Starcoder2ForCausalLM(config)
+
+
+def token_stream(tokenizer: PreTrainedTokenizerFast, documents: list[stdlib.Document]) -> list[Tensor]:
+    return [torch.tensor(ids, dtype=torch.long) for ids in tokenizer([d.text for d in documents], add_special_tokens=False)["input_ids"]]
+
+
+def windows(streams: list[Tensor], order: random.Random) -> Iterator[Tensor]:
+    """Contexts without end: every epoch joins the modules in a new order and cuts at a new offset. Each begins with BOS."""
+    body = CONTEXT - 1
+    while True:
+        order.shuffle(streams)
+        joined = torch.cat([torch.cat([s, torch.zeros(1, dtype=s.dtype)]) for s in streams])[order.randrange(body) :]
+        rows = joined[: len(joined) // body * body].view(-1, body)
+        rows = torch.cat([torch.zeros(len(rows), 1, dtype=rows.dtype), rows], 1)
+        yield from rows[torch.tensor(order.sample(range(len(rows)), len(rows)))]
+
+
+def optimisers(model: nn.Module) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the blocks, AdamW for embeddings, norms and biases."""
+    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    others = [p for p in model.parameters() if not any(p is m for m in matrices)]
+    return [
+        torch.optim.Muon(matrices, lr=0.02, momentum=0.95, weight_decay=0.01),
+        torch.optim.AdamW(others, lr=3e-3, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+    ]
+
+
+def schedule(step: int, steps: int) -> float:
+    """Warm up over 100 steps, hold, then fall linearly to zero over the last half."""
+    return min(1.0, (step + 1) / 100, 2.0 * (1 - step / steps))
+
+
+@torch.no_grad()
+def induction_scores(model: Starcoder2ForCausalLM, length: int = 100, rows: int = 8) -> Tensor:
+    """Attention from each token of a repeated random sequence to the one after its earlier copy: (layer, head)."""
+    generator = torch.Generator().manual_seed(0)
+    half = torch.randint(300, VOCABULARY, (rows, length), generator=generator)
+    ids = torch.cat([torch.zeros(rows, 1, dtype=torch.long), half, half], 1)
+    model.set_attn_implementation("eager")
+    patterns = model(ids, output_attentions=True).attentions
+    model.set_attn_implementation("sdpa")
+    return torch.stack([p.diagonal(offset=1 - length, dim1=2, dim2=3)[..., 1:].mean((0, 2)) for p in patterns])
+
+
+@torch.no_grad()
+def bits_per_byte(model: Starcoder2ForCausalLM, streams: list[Tensor], size: int) -> float:
+    """Each module in turn, in windows of a full context that overlap by half: every token is predicted once, with history."""
+    total, half = 0.0, CONTEXT // 2
+    for ids in streams:
+        ids = torch.cat([torch.zeros(1, dtype=ids.dtype), ids])
+        starts = range(0, max(1, len(ids) - half), half)
+        for batch in torch.tensor(starts).split(32):
+            rows = nn.utils.rnn.pad_sequence([ids[s : s + CONTEXT] for s in batch.tolist()], batch_first=True, padding_value=-100)
+            logits = model(rows.clamp(min=0), logits_to_keep=0).logits
+            loss = nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2).float(), rows[:, 1:], reduction="none")
+            for s, row in zip(batch.tolist(), loss, strict=True):
+                total += row[half - 1 if s else 0 :].sum().item()
+    return total / math.log(2) / size
+
+
+def save(model: Starcoder2ForCausalLM, tokenizer: PreTrainedTokenizerFast, into: Path, manifest: dict) -> None:
+    weights = Starcoder2ForCausalLM(model.config)
+    weights.load_state_dict(model.state_dict())
+    weights.half().save_pretrained(into)
+    tokenizer.save_pretrained(into)
+    (into / "manifest.json").write_text(json.dumps(manifest, indent=1))
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--into", type=Path, required=True)
+    arguments.add_argument("--state", type=Path, default=Path("specimen-training"))
+    arguments.add_argument("--steps", type=int, default=6000)
+    arguments.add_argument("--batch", type=int, default=16)
+    arguments.add_argument("--seed", type=int, default=0)
+    given = arguments.parse_args()
+    given.state.mkdir(parents=True, exist_ok=True)
+
+    documents = {part: list(stdlib.modules(part)) for part in ("train", "held_out")}
+    held_out_bytes = sum(len(d.text.encode()) for d in documents["held_out"])
+    tokenizer = train_tokenizer(d.text for d in documents["train"])
+    streams = {part: token_stream(tokenizer, d) for part, d in documents.items()}
+    tokens = {part: sum(map(len, s)) for part, s in streams.items()}
+    print(f"{tokens} tokens; held out {held_out_bytes / tokens['held_out']:.2f} bytes a token", flush=True)
+
+    torch.manual_seed(given.seed)
+    model, order = new_model(), random.Random(given.seed)
+    batches, steppers = windows(streams["train"], order), optimisers(model)
+    bases = [[group["lr"] for group in o.param_groups] for o in steppers]
+    first, seconds, checkpoint = 0, 0.0, given.state / "state.pt"
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(state["model"])
+        [o.load_state_dict(s) for o, s in zip(steppers, state["optimisers"], strict=True)]
+        first, seconds = state["step"], state["seconds"]
+    log, begun = (given.state / "training.jsonl").open("a"), time.monotonic()
+    for step in range(given.steps):
+        ids = torch.stack([next(batches) for _ in range(given.batch)])
+        if step < first:
+            continue
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model(ids, use_cache=False).logits
+        loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten())
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimiser, rates in zip(steppers, bases, strict=True):
+            for group, rate in zip(optimiser.param_groups, rates, strict=True):
+                group["lr"] = rate * schedule(step, given.steps)
+            optimiser.step()
+            optimiser.zero_grad()
+        last = step == given.steps - 1
+        if step % 250 == 0 or last:
+            row = {"step": step, "loss": loss.item(), "seconds": seconds + time.monotonic() - begun}
+            row["held_out_loss"] = sample_loss(model, streams["held_out"])
+            row["induction"] = induction_scores(model).max().item()
+            print(json.dumps(row), file=log, flush=True)
+            print(row, flush=True)
+        if step % 250 == 249 or last:
+            spent = seconds + time.monotonic() - begun
+            optimiser_states = [o.state_dict() for o in steppers]
+            torch.save({"model": model.state_dict(), "optimisers": optimiser_states, "step": step + 1, "seconds": spent}, checkpoint)
+            save(model, tokenizer, given.into, {
+                "modules": {part: [d.name for d in ds] for part, ds in documents.items()}, "tokens": tokens,
+                "python": platform.python_version(), "machine": f"{torch.get_num_threads()} threads", "seconds": spent,
+                "steps": step + 1, "tokens_seen": (step + 1) * given.batch * CONTEXT, "seed": given.seed,
+            })  # fmt: skip
+    print("bits per byte, held out:", bits_per_byte(model, streams["held_out"], held_out_bytes))
+    print("induction scores:", induction_scores(model))
+
+
+@torch.no_grad()
+def sample_loss(model: nn.Module, streams: list[Tensor]) -> float:
+    rows = torch.stack(list(zip(*[windows(list(streams), random.Random(1))] * 32, strict=False).__next__()))
+    return nn.functional.cross_entropy(model(rows).logits[:, :-1].flatten(0, 1), rows[:, 1:].flatten()).item()
+
+
+if __name__ == "__main__":
+    main()
