@@ -1,0 +1,131 @@
+"""The catalogue on disk: what every component of a dictionary responds to, by reference to the text it was seen in.
+
+A catalogue is a folder. Text is stored once, as windows of token ids; a component's evidence is its column of the sparse
+activation matrix (compressed by column, so that one component is one contiguous slice) and rows of statistics.
+
+    manifest.json                what this is, written last: a folder without it is not a catalogue
+    vocabulary.json              the text of every token id
+    windows.safetensors          tokens (windows, context), document (windows,), labels (windows, context, labels)
+    columns-NN.safetensors       one range of components: offsets, token, value; entries ordered by token
+    components.safetensors       one row per component: statistics, histogram, exemplars, logits, neighbours
+    notes.sqlite                 explanations with their scores, searchable (see notes.py)
+
+`token` counts from the start of the windows: token = window * context + position. Position 0 is never counted.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+SCHEMA = "microtome/catalog/1"
+COLUMNS_PER_FILE = 512
+TOP, PER_QUANTILE, QUANTILES = 16, 4, 5  # exemplars: the strongest, then a few from each fifth of the ranks
+
+
+@dataclass(frozen=True)
+class Column:
+    """All activations of one component: token numbers in ascending order, and the values there."""
+
+    token: np.ndarray
+    value: np.ndarray
+
+
+@dataclass(frozen=True)
+class Example:
+    """One window around one activation, in plain values. `group` is "top" or the fifth of the ranks, "q1" (weakest) to "q5"."""
+
+    group: str
+    window: int
+    position: int
+    document: str
+    tokens: list[str]
+    values: list[float]
+
+
+class Catalog:
+    """A catalogue opened for reading: everything by memory map, nothing loaded before it is asked for."""
+
+    def __init__(self, folder: Path):
+        manifest = folder / "manifest.json"
+        if not manifest.exists():
+            raise FileNotFoundError(f"{folder} holds no manifest.json: it is no catalogue, or its writing was cut off")
+        self.folder, self.manifest = folder, json.loads(manifest.read_text())
+        if self.manifest["schema"] != SCHEMA:
+            raise ValueError(f"{manifest} has schema {self.manifest['schema']!r}; this version reads {SCHEMA!r}")
+
+    def __len__(self) -> int:
+        return self.manifest["components"]
+
+    @property
+    def context(self) -> int:
+        return self.manifest["context"]
+
+    @cached_property
+    def vocabulary(self) -> list[str]:
+        return json.loads((self.folder / "vocabulary.json").read_text())
+
+    @cached_property
+    def components(self) -> Mapping[str, np.ndarray]:
+        """The rows of statistics: count, sum, sum_squares, max, histogram, exemplars, logits, neighbours."""
+        return read_all(self.folder / "components.safetensors")
+
+    @cached_property
+    def windows(self) -> Mapping[str, np.ndarray]:
+        return read_all(self.folder / "windows.safetensors")
+
+    @property
+    def tokens_seen(self) -> int:
+        """Tokens that could have fired: all but position 0 of each window."""
+        windows, context = self.windows["tokens"].shape
+        return windows * (context - 1)
+
+    def column(self, component: int) -> Column:
+        if not 0 <= component < len(self):
+            raise IndexError(f"component {component} is outside 0..{len(self) - 1}")
+        file, place = divmod(component, COLUMNS_PER_FILE)
+        with safe_open(self.folder / f"columns-{file:03d}.safetensors", "numpy") as columns:
+            start, stop = columns.get_slice("offsets")[place : place + 2].tolist()
+            return Column(columns.get_slice("token")[start:stop], columns.get_slice("value")[start:stop])
+
+    def examples(self, component: int) -> Iterator[Example]:
+        """The exemplars of one component, strongest first within each group."""
+        column, rows = self.column(component), self.components
+        for place, group in enumerate(exemplar_groups()):
+            token = int(rows["exemplars"][component, place])
+            if token >= 0:
+                yield self.example(column, token, group)
+
+    def example(self, column: Column, token: int, group: str) -> Example:
+        window, position = divmod(token, self.context)
+        first, last = np.searchsorted(column.token, [window * self.context, (window + 1) * self.context])
+        values = np.zeros(self.context, np.float32)
+        values[column.token[first:last] - window * self.context] = column.value[first:last]
+        ids = self.windows["tokens"][window]
+        document = self.manifest["documents"][int(self.windows["document"][window])]
+        return Example(group, window, position, document, [self.vocabulary[i] for i in ids], values.tolist())
+
+
+def exemplar_groups() -> list[str]:
+    """The group of each exemplar slot of a component."""
+    return ["top"] * TOP + [f"q{q}" for q in range(QUANTILES, 0, -1) for _ in range(PER_QUANTILE)]
+
+
+def read_all(path: Path) -> dict[str, np.ndarray]:
+    with safe_open(path, "numpy") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def write_columns(folder: Path, file: int, token: np.ndarray, component: np.ndarray, value: np.ndarray) -> None:
+    """Write one range of components from their (token, component, value) triples, in any order."""
+    place = component - file * COLUMNS_PER_FILE
+    order = np.lexsort((token, place))
+    offsets = np.zeros(COLUMNS_PER_FILE + 1, np.int64)
+    np.cumsum(np.bincount(place, minlength=COLUMNS_PER_FILE), out=offsets[1:])
+    arrays = {"offsets": offsets, "token": token[order].astype(np.uint32), "value": value[order].astype(np.float16)}
+    save_file(arrays, folder / f"columns-{file:03d}.safetensors")

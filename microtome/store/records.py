@@ -1,0 +1,78 @@
+"""The JSON that runs are made of, as pydantic models: each file names its schema and is refused if it has another.
+
+A run folder holds run.json (what was asked, how far it came), summary.json (the figures), training.jsonl (one line per
+logged step), dictionary/ and catalog/.
+"""
+
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Record(BaseModel):
+    """A JSON file with a schema name. Unknown keys are refused: a misspelt one is never silently dropped."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    schema_name: str = Field(alias="schema")
+    file: ClassVar[str]
+
+    def write(self, folder: Path) -> None:
+        """Write atomically: a reader sees the old file or the new one, never half of one."""
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f".{self.file}.partial"
+        partial.write_text(self.model_dump_json(indent=2, by_alias=True))
+        partial.replace(folder / self.file)
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        return cls.model_validate_json((folder / cls.file).read_text())
+
+
+Stage = Literal["load", "harvest", "fit", "catalog", "explain", "measure", "done"]
+
+
+class Run(Record):
+    """run.json: what was asked and how far it came. `stage` is the stage to do next."""
+
+    file: ClassVar[str] = "run.json"
+    schema_name: Literal["microtome/run/1"] = Field("microtome/run/1", alias="schema")
+    command: str
+    arguments: dict
+    model: str
+    site: str
+    created: str  # ISO 8601, UTC
+    version: str
+    stage: Stage = "load"
+
+
+class Figures(BaseModel):
+    """How well a dictionary stands in for the activations, on held-out tokens with position 0 left out.
+
+    explained_variance is 1 - sum |x - x̂|² / sum |x - mean|²; ce_recovered is (CE mean-ablated - CE spliced) /
+    (CE mean-ablated - CE clean); l0 the mean number of active components per token; dead_fraction the share that never
+    fired (in the last million training tokens for a trained dictionary, on the held-out tokens for a baseline);
+    explained_fraction the share of live components whose explanation scores at least .8 balanced accuracy held out.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    explained_variance: float
+    l0: float
+    dead_fraction: float | None = None
+    ce_recovered: float | None = None
+    explained_fraction: float | None = None
+
+
+class Summary(Figures, Record):
+    """summary.json: the figures of a dissection, each beside its baselines."""
+
+    file: ClassVar[str] = "summary.json"
+    schema_name: Literal["microtome/summary/1"] = Field("microtome/summary/1", alias="schema")
+    model: str
+    site: str
+    width: int
+    k: int
+    tokens: int
+    seconds: float
+    peak_memory_bytes: int
+    baselines: dict[Literal["random", "pca", "neurons"], Figures]
