@@ -6,7 +6,7 @@ each method has its own row, and the best score is the one shown first.
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -72,17 +72,24 @@ class Notes:
         """Everything said of one component, best score first."""
         return self._read("SELECT * FROM explanation WHERE component = ? ORDER BY score DESC", (component,))
 
-    def best(self) -> dict[int, Explanation]:
-        """The best-scored explanation of every explained component."""
-        return {e.component: e for e in self._read("SELECT * FROM explanation ORDER BY score", ())}
+    def best(self, components: Sequence[int] | None = None) -> dict[int, Explanation]:
+        """The best-scored explanation of every explained component, or of those among `components`."""
+        places = "" if components is None else f"WHERE component IN ({', '.join('?' * len(components))})"
+        read = self._read(f"SELECT * FROM explanation {places} ORDER BY score", tuple(components or ()))
+        return {e.component: e for e in read}
+
+    def count(self) -> int:
+        """How many components have been explained."""
+        with closing(self.connect()) as connection:
+            return connection.execute("SELECT COUNT(DISTINCT component) FROM explanation").fetchone()[0]
 
     def search(self, words: str, limit: int = 200) -> list[Explanation]:
-        """Explanations that hold every one of these words (their stems), best match first."""
-        quoted = " ".join('"' + w.replace('"', '""') + '"' for w in words.split())
+        """Explanations that hold every one of these words (their stems; the last may be unfinished), best match first."""
+        quoted = " ".join('"' + w.replace('"', '""') + '"' for w in words.replace("\0", " ").split())
         if not quoted:
             return []
         query = "SELECT e.* FROM words JOIN explanation e ON e.rowid = words.rowid WHERE words MATCH ? ORDER BY rank LIMIT ?"
-        return self._read(query, (quoted, limit))
+        return self._read(query, (f"{quoted}*", limit))
 
     def _read(self, query: str, values: tuple) -> list[Explanation]:
         with closing(self.connect()) as connection:

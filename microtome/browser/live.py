@@ -1,0 +1,71 @@
+"""Live models behind the pages: opened at the first question, one for each run, asked one question at a time."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from microtome.browser.replies import Fired, Question, SessionState
+from microtome.core.session import Session
+
+LONGEST_TEXT = 4000
+TOP = 24
+
+
+class CannotOpen(RuntimeError):
+    """The model of a run could not be loaded; the sentence says why."""
+
+
+class Live:
+    """The sessions of a server. One lock serialises all model work: two forward passes at once only slow each other."""
+
+    def __init__(self, open_session: Callable[[Path], Session]):
+        self.open_session = open_session
+        self._lock = threading.Lock()
+        self._sessions: dict[Path, Session] = {}
+        self._states: dict[Path, SessionState] = {}
+
+    def state(self, folder: Path) -> SessionState:
+        return self._states.get(folder, SessionState(state="asleep", message="The model loads at the first question."))
+
+    def ask(self, folder: Path, question: Question) -> Fired:
+        """What fires on a text. Raises ValueError where the question is at fault, CannotOpen where the model is."""
+        check_text(question.text)
+        with self._lock:
+            session = self._session(folder)
+            return fired(session, question.text) if question.component is None else watched(session, question)
+
+    def _session(self, folder: Path) -> Session:
+        if folder not in self._sessions:
+            self._states[folder] = SessionState(state="loading", message="The model is being loaded.")
+            self._sessions[folder] = self._open(folder)
+            self._states[folder] = SessionState(state="ready", message="")
+        return self._sessions[folder]
+
+    def _open(self, folder: Path) -> Session:
+        try:
+            return self.open_session(folder)
+        except Exception as error:  # whatever a model loader may raise is a sentence on the page, and may be tried again
+            message = f"The model of this run cannot be loaded: {error}"
+            self._states[folder] = SessionState(state="failed", message=message)
+            raise CannotOpen(message) from error
+
+
+def check_text(text: str) -> None:
+    if not text:
+        raise ValueError("There is no text. Type some.")
+    if len(text) > LONGEST_TEXT:
+        raise ValueError(f"The text has {len(text):,} characters; at most {LONGEST_TEXT:,} are taken. Paste a shorter part.")
+
+
+def fired(session: Session, text: str) -> Fired:
+    firing = session.fire(text, TOP)
+    return Fired(tokens=firing.tokens, components=firing.components, values=firing.values)
+
+
+def watched(session: Session, question: Question) -> Fired:
+    """One component on a text, in the same shape: its value where it fires, and nothing where it is silent."""
+    component = question.component
+    assert component is not None
+    tokens, values = session.activity(question.text, component)
+    components = [[component] if value > 0 else [] for value in values]
+    return Fired(tokens=tokens, components=components, values=[[value] if value > 0 else [] for value in values])

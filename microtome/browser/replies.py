@@ -1,0 +1,161 @@
+"""What the server answers, as pydantic models: the OpenAPI description and the page's TypeScript types follow from them.
+
+Components travel as columns, tokens as ids into the run's vocabulary, and activations as (place, value) pairs, because
+most places are silent.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from microtome.store.records import Stage, Summary
+
+
+class RunCard(BaseModel):
+    """One run in the list. `message` says what is wrong, and is empty where nothing is."""
+
+    id: str
+    name: str
+    model: str
+    site: str
+    command: str
+    created: str
+    stage: Stage | None
+    state: Literal["done", "unfinished", "unreadable"]
+    message: str
+    components: int | None
+    explained: int
+    summary: Summary | None
+
+
+class RunList(BaseModel):
+    folder: str
+    runs: list[RunCard]
+
+
+class Curve(BaseModel):
+    """The training log as columns of equal length; null where a step did not log a figure."""
+
+    steps: list[int]
+    columns: dict[str, list[float | None]]
+
+
+class RunPage(BaseModel):
+    """One run. `catalog` names the state of its catalogue: it changes whenever the catalogue is written anew."""
+
+    card: RunCard
+    arguments: dict
+    training: Curve
+    text: str
+    documents: int
+    context: int
+    tokens_seen: int
+    catalog: str
+
+
+class Components(BaseModel):
+    """Every component of a run, one column per figure; row i is component i. `peak` is the token id of its strongest example."""
+
+    density: list[float]
+    max: list[float]
+    mean: list[float]
+    score: list[float | None]
+    explanation: list[str | None]
+    peak: list[int | None]
+    x: list[float | None]
+    y: list[float | None]
+
+
+class Said(BaseModel):
+    """An explanation, with how well it holds on held-out text (see microtome.store.notes.Explanation)."""
+
+    method: str
+    text: str
+    score: float | None
+    low: float | None
+    high: float | None
+    chance: float | None
+    baseline: float | None
+    positives: int
+    negatives: int
+    evidence: dict
+
+
+class Shown(BaseModel):
+    """One window. `at` are the places of its tokens where the component fires, `values` how strongly."""
+
+    window: int
+    position: int
+    document: str
+    tokens: list[int]
+    at: list[int]
+    values: list[float]
+
+
+class Group(BaseModel):
+    name: str
+    examples: list[Shown]
+
+
+class Logit(BaseModel):
+    token: int
+    value: float | None
+
+
+class Neighbour(BaseModel):
+    component: int
+    cosine: float | None
+    explanation: str | None
+    score: float | None
+
+
+class ComponentCard(BaseModel):
+    """All that is known of one component. `histogram` counts its activations in equal bins of 0..max."""
+
+    component: int
+    count: int
+    density: float
+    max: float
+    mean: float
+    histogram: list[int]
+    explanations: list[Said]
+    groups: list[Group]
+    promoted: list[Logit]
+    suppressed: list[Logit]
+    neighbours: list[Neighbour]
+
+
+class Found(BaseModel):
+    """Components that answer a search, best first; `weight` is how many exemplars peak there, for a search by token."""
+
+    components: list[int]
+    weight: list[int]
+    total: int
+
+
+class Question(BaseModel):
+    """Text to run the model on, and optionally the one component to watch."""
+
+    text: str
+    component: int | None = Field(None, ge=0)
+
+
+class Fired(BaseModel):
+    """What fired on a text: row t of `components` and `values` belongs to `tokens[t]`, strongest first."""
+
+    tokens: list[str]
+    components: list[list[int]]
+    values: list[list[float]]
+
+
+class SessionState(BaseModel):
+    """Whether the model of a run is ready to be asked."""
+
+    state: Literal["asleep", "loading", "ready", "failed"]
+    message: str
+
+
+class Refusal(BaseModel):
+    """Every error: one sentence with the remedy."""
+
+    detail: str

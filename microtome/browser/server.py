@@ -1,0 +1,216 @@
+"""The browser's server: runs on disk and a live model, as JSON and a page, for one reader on this machine.
+
+Everything under /api is read from a run's files, except `fire`, which asks a Session. Every error is one sentence.
+"""
+
+import secrets
+import socket
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import uvicorn
+from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.staticfiles import StaticFiles
+
+from microtome.browser.cards import Opened, run_card, run_page
+from microtome.browser.guard import LOOPBACK, Guard
+from microtome.browser.live import CannotOpen, Live
+from microtome.browser.replies import (
+    ComponentCard,
+    Components,
+    Fired,
+    Found,
+    Question,
+    Refusal,
+    RunList,
+    RunPage,
+    SessionState,
+)
+from microtome.browser.runs import FoundRun, NoSuchRun, NotYet, Runs
+from microtome.core.session import Session
+
+STATIC = Path(__file__).parent / "static"
+NO_PAGE = "The page has not been built: run `python hatch_build.py` in Microtome's source folder. The API under /api works."
+FOR_GOOD = {"Cache-Control": "private, max-age=31536000, immutable"}
+FRESH = {"Cache-Control": "no-cache"}
+REFUSALS: dict[int | str, dict] = {status: {"model": Refusal} for status in (404, 409, 422, 503)}
+
+
+class PortTaken(OSError):
+    """Another program listens on the port that was asked for."""
+
+
+class Shelf:
+    """The runs of one folder with their opened catalogues, each opened at most once for each time it is written."""
+
+    def __init__(self, folder: Path):
+        self.runs = Runs(folder)
+        self._opened: dict[str, Opened] = {}
+
+    def opened(self, id: str) -> Opened:
+        """The catalogue of a run. Raises NoSuchRun, or NotYet where it has none."""
+        run, kept = self.runs[id], self._opened.get(id)
+        if not run.has_catalog:
+            raise NotYet(run.message)
+        if kept is None or kept.written != run.written:
+            self._opened[id] = kept = Opened(run)
+        return kept
+
+    def maybe(self, run: FoundRun) -> Opened | None:
+        try:
+            return self.opened(run.id)
+        except NotYet:
+            return None
+
+
+def create_app(
+    folder: Path, token: str, open_session: Callable[[Path], Session], hosts: tuple[str, ...] = LOOPBACK
+) -> FastAPI:
+    """The app that shows the runs under `folder` to whoever holds `token`.
+
+    `open_session` is called with a run's folder at its first question. `hosts` are the names it answers to.
+    """
+    app = FastAPI(title="Microtome", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
+    app.include_router(routes(Shelf(folder), Live(open_session)), prefix="/api", responses=REFUSALS)
+    app.add_api_route("/", index, include_in_schema=False)
+    app.mount("/", StaticFiles(directory=STATIC, check_dir=False))
+    for kind, answer in ANSWERS.items():
+        app.add_exception_handler(kind, answer)
+    app.add_middleware(Guard, token=token, hosts=hosts)
+    return app
+
+
+def routes(shelf: Shelf, live: Live) -> APIRouter:
+    api = APIRouter()
+
+    @api.get("/runs")
+    def runs() -> RunList:
+        return RunList(folder=shelf.runs.root.name, runs=[run_card(run) for run in shelf.runs.find()])
+
+    @api.get("/runs/{id}")
+    def run(id: str) -> RunPage:
+        found = shelf.runs[id]
+        return run_page(found, shelf.maybe(found))
+
+    @api.get("/runs/{id}/vocabulary")
+    def vocabulary(id: str, response: Response) -> list[str]:
+        """The text of every token id. Ask with ?catalog= as the run's page gives it: the answer is kept for good."""
+        response.headers.update(FOR_GOOD)
+        return shelf.opened(id).catalog.vocabulary
+
+    @api.get("/runs/{id}/components")
+    def components(id: str) -> Components:
+        return shelf.opened(id).components()
+
+    @api.get("/runs/{id}/components/{component}")
+    def component(id: str, component: int) -> ComponentCard:
+        return shelf.opened(id).card(component)
+
+    @api.get("/runs/{id}/search/words")
+    def words(id: str, words: str) -> Found:
+        return shelf.opened(id).search_words(words)
+
+    @api.get("/runs/{id}/search/token")
+    def token(id: str, token: str) -> Found:
+        return shelf.opened(id).search_token(token)
+
+    @api.get("/runs/{id}/session")
+    def session(id: str) -> SessionState:
+        return live.state(shelf.runs[id].folder)
+
+    @api.post("/runs/{id}/fire")
+    def fire(id: str, question: Question) -> Fired:
+        return live.ask(openable(shelf.runs[id]).folder, question)
+
+    return api
+
+
+def openable(run: FoundRun) -> FoundRun:
+    if run.state == "unreadable":
+        raise NotYet(run.message)
+    return run
+
+
+def index() -> FileResponse:
+    page = STATIC / "index.html"
+    if not page.is_file():
+        raise HTTPException(503, NO_PAGE)
+    return FileResponse(page, headers=FRESH)
+
+
+def refusing(status: int) -> Callable[[Request, Exception], JSONResponse]:
+    def answer(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, status)
+
+    return answer
+
+
+def refuse_question(request: Request, error: Exception) -> JSONResponse:
+    """A badly formed request, as a sentence instead of pydantic's list."""
+    assert isinstance(error, RequestValidationError)
+    faults = [f"{'.'.join(str(part) for part in fault['loc'][1:])}: {fault['msg']}" for fault in error.errors()]
+    return JSONResponse({"detail": f"The request is not understood. {'; '.join(faults)}."}, 422)
+
+
+def refuse_http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, StarletteHTTPException)
+    sentence = "There is nothing at this address." if error.detail == "Not Found" else error.detail
+    return JSONResponse({"detail": sentence}, error.status_code)
+
+
+ANSWERS: dict[type[Exception], Callable[[Request, Exception], JSONResponse]] = {
+    NoSuchRun: refusing(404),
+    IndexError: refusing(404),
+    NotYet: refusing(409),
+    ValueError: refusing(422),
+    CannotOpen: refusing(503),
+    RequestValidationError: refuse_question,
+    StarletteHTTPException: refuse_http,
+}
+
+
+def serve(
+    folder: Path,
+    *,
+    open_session: Callable[[Path], Session],
+    announce: Callable[[str], None],
+    host: str = "127.0.0.1",
+    port: int = 0,
+    token: str | None = None,
+) -> None:
+    """Serve the runs under `folder` until interrupted; port 0 takes any free one.
+
+    `announce` is called once, with the one line that says where, as soon as connections are accepted. Raises PortTaken.
+    """
+    token = token or secrets.token_urlsafe(24)
+    open_to_all = host not in LOOPBACK
+    app = create_app(folder, token, open_session, (*LOOPBACK, host, *(own_addresses() if open_to_all else ())))
+    listening = listen(host, port)
+    if open_to_all:
+        warnings.warn(f"listening on {host}: whoever can reach this machine and has the token can read the runs", stacklevel=2)
+    name = "127.0.0.1" if host == "0.0.0.0" else host
+    announce(f"Microtome is at http://{name}:{listening.getsockname()[1]}/?token={token}")
+    uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listening])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises PortTaken, naming the port and the remedy."""
+    try:
+        return socket.create_server((host, port), backlog=128)
+    except OSError as error:
+        raise PortTaken(
+            f"cannot listen on port {port} of {host} ({error.strerror or error}); choose another port, or 0 for any free one"
+        ) from error
+
+
+def own_addresses() -> tuple[str, ...]:
+    """The names under which other machines know this one."""
+    name = socket.gethostname()
+    try:
+        return name, *socket.gethostbyname_ex(name)[2]
+    except OSError:
+        return (name,)

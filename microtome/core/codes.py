@@ -1,0 +1,191 @@
+"""How strongly each component of a dictionary is active: sparse first, dense on request.
+
+Three forms with one face. `TopCodes` holds a fixed number of entries per place (TopK), `RaggedCodes` any number
+(BatchTopK, JumpReLU), `DenseCodes` all of them (ReLU, neurons, probes). Values are signed; a zero is not active.
+Any leading shape: `batch pos`, `batch y x`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from microtome.core.sparse import bag_product
+
+
+class Entries(NamedTuple):
+    """Active places as flat triples: the row (of the flattened leading shape), the component, the value."""
+
+    rows: Int[Tensor, "entries"]
+    components: Int[Tensor, "entries"]
+    values: Float[Tensor, "entries"]
+
+
+class Codes(ABC):
+    """The activity of `width` components at every place of a leading shape."""
+
+    width: int
+
+    @property
+    @abstractmethod
+    def shape(self) -> torch.Size:
+        """The leading shape."""
+
+    @abstractmethod
+    def dense(self) -> Float[Tensor, "... width"]:
+        """One number for every component at every place: mostly zeros, so ask only where the width is small."""
+
+    @abstractmethod
+    def top(self, n: int) -> "TopCodes":
+        """The `n` entries of largest magnitude at each place; fewer active ones are filled up with zeros."""
+
+    @abstractmethod
+    def entries(self) -> Entries:
+        """The active entries."""
+
+    @abstractmethod
+    def of(self, component: int) -> Float[Tensor, "..."]:
+        """The activity of one component, at every place."""
+
+    @abstractmethod
+    def times(self, weights: Float[Tensor, "width d"]) -> Float[Tensor, "... d"]:
+        """The sum over components of activity times row of `weights`: what a linear decoder makes of the codes."""
+
+    @abstractmethod
+    def scaled(self, by: Float[Tensor, "width"]) -> "Codes":
+        """Every component's activity times its own number."""
+
+    def __iter__(self) -> Iterator[tuple[int, int, float]]:
+        """(row, component, value) for every active entry."""
+        return zip(*(part.tolist() for part in self.entries()), strict=True)
+
+    def l0(self) -> Float[Tensor, ""]:
+        """The mean number of active components per place."""
+        return torch.tensor(len(self.entries().values) / max(1, self.shape.numel()))
+
+
+@dataclass(frozen=True, eq=False)
+class TopCodes(Codes):
+    """The same number of entries at every place. An entry of value zero is not active."""
+
+    values: Float[Tensor, "*lead k"]
+    indices: Int[Tensor, "*lead k"]
+    width: int
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.values.shape[:-1]
+
+    def dense(self) -> Float[Tensor, "... width"]:
+        return self.values.new_zeros(*self.shape, self.width).scatter_add(-1, self.indices, self.values)
+
+    def top(self, n: int) -> "TopCodes":
+        best = self.values.abs().topk(min(n, self.values.shape[-1]), -1).indices
+        return TopCodes(self.values.gather(-1, best), self.indices.gather(-1, best), self.width)
+
+    def entries(self) -> Entries:
+        values, indices = self.values.flatten(0, -2), self.indices.flatten(0, -2)
+        rows, places = values.nonzero(as_tuple=True)
+        return Entries(rows, indices[rows, places], values[rows, places])
+
+    def of(self, component: int) -> Float[Tensor, "..."]:
+        return (self.values * (self.indices == component)).sum(-1)
+
+    def times(self, weights: Float[Tensor, "width d"]) -> Float[Tensor, "... d"]:
+        k = self.values.shape[-1]
+        return bag_product(self.values.reshape(-1, k), self.indices.reshape(-1, k), weights).view(*self.shape, -1)
+
+    def scaled(self, by: Float[Tensor, "width"]) -> "TopCodes":
+        return TopCodes(self.values * by[self.indices], self.indices, self.width)
+
+
+@dataclass(frozen=True, eq=False)
+class RaggedCodes(Codes):
+    """Any number of entries at each place: those of row r stand from offsets[r] to offsets[r + 1]."""
+
+    values: Float[Tensor, "entries"]
+    indices: Int[Tensor, "entries"]
+    offsets: Int[Tensor, "rows_and_one"]
+    lead: torch.Size
+    width: int
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.lead
+
+    @property
+    def rows(self) -> Int[Tensor, "entries"]:
+        counts = self.offsets.diff()
+        return torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
+
+    def dense(self) -> Float[Tensor, "... width"]:
+        flat = self.values.new_zeros(self.lead.numel(), self.width)
+        return flat.index_put((self.rows, self.indices), self.values, accumulate=True).view(*self.lead, self.width)
+
+    def top(self, n: int) -> TopCodes:
+        counts, rows = self.offsets.diff(), self.rows
+        by_size = self.values.abs().argsort(descending=True, stable=True)
+        order = by_size[rows[by_size].argsort(stable=True)]
+        rank = torch.arange(len(order), device=order.device) - self.offsets[:-1].repeat_interleave(counts)
+        kept, rank = order[rank < n], rank[rank < n]
+        values = self.values.new_zeros(self.lead.numel(), n).index_put((rows[kept], rank), self.values[kept])
+        indices = self.indices.new_zeros(self.lead.numel(), n).index_put((rows[kept], rank), self.indices[kept])
+        return TopCodes(values.view(*self.lead, n), indices.view(*self.lead, n), self.width)
+
+    def entries(self) -> Entries:
+        active = self.values != 0
+        return Entries(self.rows[active], self.indices[active], self.values[active])
+
+    def of(self, component: int) -> Float[Tensor, "..."]:
+        hit = self.indices == component
+        flat = self.values.new_zeros(self.lead.numel())
+        return flat.index_put((self.rows[hit],), self.values[hit], accumulate=True).view(self.lead)
+
+    def times(self, weights: Float[Tensor, "width d"]) -> Float[Tensor, "... d"]:
+        flat = torch.nn.functional.embedding_bag(
+            self.indices, weights, self.offsets[:-1], mode="sum", per_sample_weights=self.values
+        )
+        return flat.view(*self.lead, -1)
+
+    def scaled(self, by: Float[Tensor, "width"]) -> "RaggedCodes":
+        return RaggedCodes(self.values * by[self.indices], self.indices, self.offsets, self.lead, self.width)
+
+
+@dataclass(frozen=True, eq=False)
+class DenseCodes(Codes):
+    """Every component at every place."""
+
+    values: Float[Tensor, "*lead width"]
+
+    @property
+    def width(self) -> int:
+        return self.values.shape[-1]
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.values.shape[:-1]
+
+    def dense(self) -> Float[Tensor, "... width"]:
+        return self.values
+
+    def top(self, n: int) -> TopCodes:
+        best = self.values.abs().topk(min(n, self.width), -1).indices
+        return TopCodes(self.values.gather(-1, best), best, self.width)
+
+    def entries(self) -> Entries:
+        flat = self.values.flatten(0, -2)
+        rows, components = flat.nonzero(as_tuple=True)
+        return Entries(rows, components, flat[rows, components])
+
+    def of(self, component: int) -> Float[Tensor, "..."]:
+        return self.values[..., component]
+
+    def times(self, weights: Float[Tensor, "width d"]) -> Float[Tensor, "... d"]:
+        return self.values @ weights
+
+    def scaled(self, by: Float[Tensor, "width"]) -> "DenseCodes":
+        return DenseCodes(self.values * by)

@@ -1,0 +1,97 @@
+"""A component reads a direction at one site and writes a direction at another. A dictionary is many of them.
+
+Neurons, latents of sparse autoencoders and transcoders, probes, steering vectors, parts of weights: everything that
+browses, explains, steers, ablates or attributes is written once, for these two classes.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from microtome.core.codes import Codes
+from microtome.core.errors import Refusal
+from microtome.core.site import Site
+from microtome.core.trace import Trace
+
+
+class Directions(NamedTuple):
+    """What each component reads and what it writes; `rank` is 1 but for components that span a subspace."""
+
+    read: Float[Tensor, "components rank d_in"]
+    write: Float[Tensor, "components rank d_out"]
+
+
+class Dictionary(nn.Module, ABC):
+    """Many components that read at the same site or sites and write at the same site or sites (often the same)."""
+
+    reads: tuple[Site, ...]
+    writes: tuple[Site, ...]
+
+    @abstractmethod
+    def encode(self, x: Float[Tensor, "... d_in"]) -> Codes:
+        """How strongly each component is active. Several read sites stand on a leading `site` axis."""
+
+    @abstractmethod
+    def decode(self, codes: Codes) -> Float[Tensor, "... d_out"]:
+        """What the components together write, biases included."""
+
+    @abstractmethod
+    def directions(self) -> Directions:
+        """What each component reads and writes."""
+
+    def contribution(self, codes: Codes, component: int) -> Float[Tensor, "... d_out"]:
+        """What one component writes. By default its activity times its one direction."""
+        return codes.of(component)[..., None] * self[component].direction
+
+    def constrain(self) -> None:
+        """Put the parameters back where they must be; `fit` calls this after every step."""
+
+    def gather(self, trace: Trace) -> Float[Tensor, "... d_in"]:
+        """This dictionary's input out of a trace."""
+        parts = [trace[site] for site in self.reads]
+        return parts[0] if len(parts) == 1 else torch.stack(parts)
+
+    def __getitem__(self, index: int) -> "Component":
+        if not -len(self) <= index < len(self):
+            raise Refusal(f"component {index} is outside 0..{len(self) - 1}")
+        return Component(self, index % len(self))
+
+    def __len__(self) -> int:
+        return len(self.directions().read)
+
+
+@dataclass(frozen=True)
+class Component:
+    """One thing that a network computes: it reads a direction here and writes a direction there."""
+
+    dictionary: Dictionary
+    index: int
+
+    def activity(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "..."]:
+        """How strongly it is active on these inputs of its dictionary."""
+        return self.dictionary.encode(x).of(self.index)
+
+    @property
+    def read(self) -> Float[Tensor, "rank d_in"]:
+        return self.dictionary.directions().read[self.index]
+
+    @property
+    def write(self) -> Float[Tensor, "rank d_out"]:
+        return self.dictionary.directions().write[self.index]
+
+    @property
+    def direction(self) -> Float[Tensor, "d_out"]:
+        """The one direction that it writes. Raises Refusal for a component of higher rank, or one that writes nothing."""
+        if not self.dictionary.writes:
+            raise Refusal(f"{self} writes nothing, so it can be read but not ablated, clamped or added")
+        if len(self.write) != 1:
+            raise Refusal(f"{self} writes a subspace of rank {len(self.write)}, not one direction; use its `write`")
+        return self.write[0]
+
+    def __str__(self) -> str:
+        places = ", ".join(map(str, self.dictionary.writes or self.dictionary.reads))
+        return f"{type(self.dictionary).__name__}@{places}:{self.index}"

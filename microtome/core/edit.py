@@ -1,0 +1,374 @@
+"""What to change, and where: named values that can be listed, batched and saved.
+
+Edits look at what *arrived* at a site. At one place there is at most one replacement, then the sum of all deltas, each
+computed from what arrived; so the order of edits never matters. The trace of a run holds what *left*.
+
+    replacements   patch  fill  zero  splice  function
+    deltas         add  ablate  scale  clamp  project_out  masked
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from microtome.core.component import Component, Dictionary
+from microtome.core.errors import Conflict, Refusal
+from microtome.core.inputs import At, Tokens
+from microtome.core.site import LEADING, POSITIONAL, Selection, Site, as_slice
+from microtome.core.trace import Trace
+
+
+@dataclass(frozen=True, eq=False)
+class Edit(ABC):
+    """A change at one site. A final class says what the part there becomes (a replacement) or what is added to it."""
+
+    site: Site
+    replaces: ClassVar[bool]
+
+    @property
+    def needs(self) -> tuple[Site, ...]:
+        """Whole sites that the change looks at on the way."""
+        return ()
+
+    @abstractmethod
+    def value(self, part: Tensor, selection: Selection, arrived: Trace) -> Tensor:
+        """The new part (of a replacement), or what to add to it (of a delta)."""
+
+    def at(self, **where: At) -> Self:
+        """The same change at a part of its site."""
+        return replace(self, site=self.site.at(**where))
+
+
+def compose(edits: Sequence[Edit], x: Tensor, arrived: Trace) -> tuple[Tensor, list[int]]:
+    """What leaves a site when `x` arrived there, and how many places each edit touched."""
+    refuse_two_replacements(edits, len(arrived.inputs))
+    left, touched = x, []
+    for edit in sorted(edits, key=lambda e: not e.replaces):
+        selection = edit.site.select(arrived.inputs)
+        part = x[selection.index]
+        touched.append(part.numel())
+        if not part.numel():
+            continue
+        new = edit.value(part, selection, arrived).to(x.dtype)
+        if not edit.site.where:
+            left = new.expand_as(x) if edit.replaces else left + new
+        else:
+            now = new if edit.replaces else left[selection.index] + new
+            left = put(left, selection.index, now)
+    return left, touched
+
+
+def put(x: Tensor, index: tuple, part: Tensor) -> Tensor:
+    x = x.clone()
+    x[index] = part
+    return x
+
+
+def refuse_two_replacements(edits: Sequence[Edit], rows: int) -> None:
+    replacing = [e for e in edits if e.replaces]
+    for i, one in enumerate(replacing):
+        for other in replacing[i + 1 :]:
+            if not apart(one.site, other.site, rows):
+                raise Conflict(f"'{one}' and '{other}' would both replace the same place; keep one of them")
+
+
+def apart(one: Site, other: Site, rows: int) -> bool:
+    """Whether two parts of a site surely do not overlap: some axis has two different numbers, or two disjoint slices."""
+    first, second = dict(one.where), dict(other.where)
+    if "batch" in first and "batch" in second:
+        a, b = as_slice(first["batch"], rows), as_slice(second["batch"], rows)
+        if a.stop <= b.start or b.stop <= a.start:
+            return True
+    numbers = [(first[x], second[x]) for x in first.keys() & second.keys() if x != "batch"]
+    return any(isinstance(a, int) and isinstance(b, int) and a != b and (a < 0) == (b < 0) for a, b in numbers)
+
+
+# ---------------------------------------------------------------- replacements
+
+
+@dataclass(frozen=True, eq=False)
+class Patch(Edit):
+    """What was at the same place in another run. Positions are matched as positions, wherever the padding lies."""
+
+    source: Trace
+    replaces: ClassVar[bool] = True
+
+    def value(self, part: Tensor, selection: Selection, arrived: Trace) -> Tensor:
+        source = self.source[self.site.whole].to(part.device)
+        if selection.rows is None:
+            return self._same_shape(source, part, arrived)
+        rows = selection.rows % len(source)
+        columns = columns_of(self.source, rows, selection.positions)
+        index = list(selection.index)
+        axes = self.site.axes.split()
+        index[axes.index("batch")] = rows
+        index[next(i for i, a in enumerate(axes) if a in POSITIONAL)] = columns
+        return source[tuple(index)]
+
+    def _same_shape(self, source: Tensor, part: Tensor, arrived: Trace) -> Tensor:
+        where = {axis: place for axis, place in self.site.where if axis != "batch"}
+        taken = Site(self.site.name, self.site.axes).at(**where).take(source, self.source.inputs) if where else source
+        batch = dict(self.site.where).get("batch", slice(None))
+        mine, theirs = arrived.inputs.rows(as_slice(batch, len(arrived.inputs))), self.source.inputs
+        if taken.shape != part.shape or padded_otherwise(mine, theirs):
+            raise Refusal(
+                f"cannot patch {self.site}: the source is {tuple(taken.shape)} and the place {tuple(part.shape)}, or their "
+                "padding differs; patch positions (site.at(pos=...)), which are matched one by one"
+            )
+        return taken
+
+    def __str__(self) -> str:
+        return f"patch {self.site}"
+
+
+def padded_otherwise(one: object, other: object) -> bool:
+    both = isinstance(one, Tokens) and isinstance(other, Tokens)
+    return both and not torch.equal(one.mask, other.mask)
+
+
+def columns_of(trace: Trace, rows: Tensor, positions: Tensor) -> Tensor:
+    """The column in which each (row, absolute position) stands."""
+    if not isinstance(trace.inputs, Tokens):
+        return positions
+    hit = trace.inputs.positions[rows] == positions[:, None]
+    if not hit.any(1).all():
+        missing = int((~hit.any(1)).nonzero()[0])
+        raise Refusal(f"the source's row {int(rows[missing])} has no position {int(positions[missing])} to patch from")
+    return hit.int().argmax(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Fill(Edit):
+    """A fixed value: zero for zero ablation, a mean over data for mean ablation. It broadcasts over leading axes."""
+
+    with_: Float[Tensor, "..."]
+    replaces: ClassVar[bool] = True
+
+    def value(self, part: Tensor, selection: Selection, arrived: Trace) -> Tensor:
+        return self.with_.to(part).expand_as(part)
+
+    def __str__(self) -> str:
+        return f"zero {self.site}" if not self.with_.any() else f"fill {self.site}"
+
+
+@dataclass(frozen=True, eq=False)
+class Splice(Edit):
+    """A dictionary's reconstruction in place of the network's own, its error dropped; `mask` scales its components."""
+
+    dictionary: Dictionary
+    mask: Float[Tensor, "components"] | None = None
+    replaces: ClassVar[bool] = True
+
+    @property
+    def needs(self) -> tuple[Site, ...]:
+        return self.dictionary.reads
+
+    def value(self, part: Tensor, selection: Selection, arrived: Trace) -> Tensor:
+        codes = arrived.codes(self.dictionary)
+        codes = codes if self.mask is None else codes.scaled(self.mask)
+        return self.dictionary.decode(codes)[leading(self.site, selection)]
+
+    def __str__(self) -> str:
+        return f"splice {type(self.dictionary).__name__} at {self.site}"
+
+
+@dataclass(frozen=True, eq=False)
+class Function(Edit):
+    """Any function of the part that arrived: for what has no name yet. It cannot be saved."""
+
+    change: Callable[[Tensor], Tensor]
+    replaces: ClassVar[bool] = True
+
+    def value(self, part: Tensor, selection: Selection, arrived: Trace) -> Tensor:
+        return self.change(part)
+
+    def __str__(self) -> str:
+        return f"function at {self.site}"
+
+
+# ---------------------------------------------------------------- deltas
+
+
+@dataclass(frozen=True, eq=False)
+class Add(Edit):
+    """A vector, so many times over."""
+
+    vector: Float[Tensor, "d"]
+    strength: float
+    label: str = "vector"
+    replaces: ClassVar[bool] = False
+
+    def value(self, part: Tensor, selection: Selection, arrived: Trace) -> Tensor:
+        if self.vector.shape[-1] != part.shape[-1]:
+            raise Refusal(f"a vector of width {self.vector.shape[-1]} cannot be added at {self.site}, which is {part.shape[-1]} wide")
+        return (self.strength * self.vector.to(part)).expand_as(part)
+
+    def __str__(self) -> str:
+        return f"add {self.strength:+g} {self.label} at {self.site}"
+
+
+@dataclass(frozen=True, eq=False)
+class Scale(Edit):
+    """What a component writes, made `by` times as large: 0 ablates it, 2 doubles it. Everything else stays, errors too."""
+
+    component: Component
+    by: float
+    replaces: ClassVar[bool] = False
+
+    @property
+    def needs(self) -> tuple[Site, ...]:
+        return self.component.dictionary.reads
+
+    def value(self, part: Tensor, selection: Selection, arrived: Trace) -> Tensor:
+        dictionary = self.component.dictionary
+        written = dictionary.contribution(arrived.codes(dictionary), self.component.index)
+        return (self.by - 1.0) * written[leading(self.site, selection)]
+
+    def __str__(self) -> str:
+        return f"ablate {self.component}" if self.by == 0 else f"scale {self.component} by {self.by:g}"
+
+
+@dataclass(frozen=True, eq=False)
+class Clamp(Edit):
+    """A component's activity set to a value: x + (to - a) d. The dictionary's error is kept.
+
+    Templeton et al. 2024, Scaling Monosemanticity, "Feature steering".
+    """
+
+    component: Component
+    to: float
+    replaces: ClassVar[bool] = False
+
+    @property
+    def needs(self) -> tuple[Site, ...]:
+        return self.component.dictionary.reads
+
+    def value(self, part: Tensor, selection: Selection, arrived: Trace) -> Tensor:
+        codes = arrived.codes(self.component.dictionary)
+        activity = codes.of(self.component.index)[leading(self.site, selection)]
+        return (self.to - activity)[..., None] * self.component.direction
+
+    def __str__(self) -> str:
+        return f"clamp {self.component} to {self.to:g}"
+
+
+@dataclass(frozen=True, eq=False)
+class ProjectOut(Edit):
+    """The part of x along a direction, taken away: x - (x . d) d for a unit d."""
+
+    direction: Float[Tensor, "d"]
+    replaces: ClassVar[bool] = False
+
+    def value(self, part: Tensor, selection: Selection, arrived: Trace) -> Tensor:
+        unit = self.direction.to(part) / self.direction.to(part).norm()
+        return -(part @ unit)[..., None] * unit
+
+    def __str__(self) -> str:
+        return f"project a direction out of {self.site}"
+
+
+@dataclass(frozen=True, eq=False)
+class Masked(Edit):
+    """Every component's writing scaled by its own number, the dictionary's error kept: at mask 1 nothing changes."""
+
+    dictionary: Dictionary
+    mask: Float[Tensor, "components"]
+    replaces: ClassVar[bool] = False
+
+    @property
+    def needs(self) -> tuple[Site, ...]:
+        return self.dictionary.reads
+
+    def value(self, part: Tensor, selection: Selection, arrived: Trace) -> Tensor:
+        codes = arrived.codes(self.dictionary)
+        change = self.dictionary.decode(codes.scaled(self.mask)) - self.dictionary.decode(codes)
+        return change[leading(self.site, selection)]
+
+    def __str__(self) -> str:
+        return f"mask {type(self.dictionary).__name__} at {self.site}"
+
+
+def leading(site: Site, selection: Selection) -> tuple:
+    """The part of the selection that falls on axes which components share. Raises Refusal where it falls on others."""
+    if not site.where:
+        return (Ellipsis,)
+    axes = site.axes.split()
+    others = [axis for axis, _ in site.where if axis not in LEADING]
+    if others:
+        raise Refusal(f"{site}: a component writes the whole width; choose rows and positions, not {', '.join(others)}")
+    return tuple(selection.index[i] for i, axis in enumerate(axes) if axis in LEADING)
+
+
+# ---------------------------------------------------------------- how they are said
+
+
+def patch(site: Site, source: Trace) -> Edit:
+    """Put here what was here in another run (activation patching, interchange intervention)."""
+    return Patch(site, source)
+
+
+def fill(site: Site, value: Float[Tensor, "..."]) -> Edit:
+    """Put a fixed value here: a mean over data for mean ablation."""
+    return Fill(site, value)
+
+
+def zero(site: Site) -> Edit:
+    """Zero ablation."""
+    return Fill(site, torch.zeros(()))
+
+
+def splice(dictionary: Dictionary, *, mask: Float[Tensor, "components"] | None = None) -> Edit:
+    """Let a dictionary's reconstruction stand in for the network, its error dropped."""
+    return Splice(written_site(dictionary), dictionary, mask)
+
+
+def masked(dictionary: Dictionary, mask: Float[Tensor, "components"]) -> Edit:
+    """Scale what each component writes, the dictionary's error kept."""
+    return Masked(written_site(dictionary), dictionary, mask)
+
+
+def function(site: Site, change: Callable[[Tensor], Tensor]) -> Edit:
+    """Any function of what arrives here. It cannot be saved."""
+    return Function(site, change)
+
+
+def add(what: Component | Float[Tensor, "d"], strength: float, site: Site | None = None) -> Edit:
+    """Add a component's direction, or a vector at a site, `strength` times over (steering)."""
+    if isinstance(what, Component):
+        return Add(site or written_site(what.dictionary), what.direction, strength, str(what))
+    if site is None:
+        raise Refusal("a vector alone does not say where: add(vector, strength, site)")
+    return Add(site, what, strength)
+
+
+def ablate(component: Component) -> Edit:
+    """Take away what a component writes. The same line for a neuron, a latent, a part of a weight or a probe."""
+    return Scale(written_site(component.dictionary), component, 0.0)
+
+
+def scale(component: Component, by: float) -> Edit:
+    """Make what a component writes `by` times as large."""
+    return Scale(written_site(component.dictionary), component, by)
+
+
+def clamp(component: Component, to: float) -> Edit:
+    """Set a component's activity, keeping the dictionary's error."""
+    return Clamp(written_site(component.dictionary), component, to)
+
+
+def project_out(direction: Float[Tensor, "d"], site: Site) -> Edit:
+    """Remove a direction from a site."""
+    return ProjectOut(site, direction)
+
+
+def written_site(dictionary: Dictionary) -> Site:
+    if not dictionary.writes:
+        raise Refusal(f"{type(dictionary).__name__} writes nothing, so it can be read but not edited")
+    if len(dictionary.writes) > 1:
+        raise Refusal(f"{type(dictionary).__name__} writes at {len(dictionary.writes)} sites; edit them one by one")
+    return dictionary.writes[0]

@@ -1,0 +1,112 @@
+"""How far each edit moves a measure: patching, ablation, steering sweeps are all this one loop.
+
+Many edits share a forward pass: the batch is repeated once for each of them, and each edit is confined to its own rows.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from microtome.core.edit import Edit
+from microtome.core.errors import Refusal
+from microtome.core.inputs import At, Inputs
+from microtome.core.measure import Measure
+from microtome.core.model import Model
+
+Cell = tuple[Edit, ...]
+
+
+class Effect(NamedTuple):
+    """One cell: the edits made together, and the measure without and with them."""
+
+    edits: Cell
+    before: Float[Tensor, "batch"]
+    after: Float[Tensor, "batch"]
+
+    @property
+    def moved(self) -> Float[Tensor, "batch"]:
+        return self.after - self.before
+
+    def __str__(self) -> str:
+        return f"{' & '.join(map(str, self.edits))}: {self.moved.mean():+.4f}"
+
+
+class Grid(NamedTuple):
+    """Mean effects laid out by two axes of their edits; nan where no edit was made."""
+
+    rows: tuple[str, list]
+    columns: tuple[str, list]
+    values: Float[Tensor, "rows columns"]
+
+
+@dataclass(frozen=True, eq=False)
+class Effects:
+    """What each edit did to a measure, in the order in which the edits were given."""
+
+    cells: list[Cell]
+    before: Float[Tensor, "batch"]
+    after: Float[Tensor, "cells batch"]
+    label: str
+
+    @property
+    def moved(self) -> Float[Tensor, "cells batch"]:
+        return self.after - self.before
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def __getitem__(self, index: int) -> Effect:
+        return Effect(self.cells[index], self.before, self.after[index])
+
+    def __iter__(self) -> Iterator[Effect]:
+        return (self[i] for i in range(len(self)))
+
+    def grid(self, rows: str, columns: str) -> Grid:
+        """Mean effects by two axes: `layer`, or an axis that the edits' sites were restricted on."""
+        keys = [(axis_of(cell, rows), axis_of(cell, columns)) for cell in self.cells]
+        down, across = (sorted({k[i] for k in keys}, key=sort_key) for i in (0, 1))
+        values = torch.full((len(down), len(across)), torch.nan)
+        for (r, c), moved in zip(keys, self.moved.mean(1), strict=True):
+            values[down.index(r), across.index(c)] = moved
+        return Grid((rows, down), (columns, across), values)
+
+
+def axis_of(cell: Cell, axis: str) -> At:
+    site = cell[0].site
+    place = site.layer if axis == "layer" else dict(site.where).get(axis)
+    if place is None:
+        raise Refusal(f"'{cell[0]}' has no place on the axis {axis!r}; use 'layer' or an axis given to site.at(...)")
+    return place
+
+
+def sort_key(place: At) -> tuple:
+    return (0, place, "") if isinstance(place, int) else (1, 0, str(place))
+
+
+@torch.no_grad()
+def effects(
+    model: Model, inputs: Inputs, edits: Iterable[Edit | Sequence[Edit]], measure: Measure, *, rows: int = 256
+) -> Effects:
+    """How far each edit (or group of edits made together) moves the measure.
+
+    `rows` bounds the rows of one forward pass, and so memory; it never changes a number beyond rounding.
+    """
+    cells = [(e,) if isinstance(e, Edit) else tuple(e) for e in edits]
+    if not cells:
+        raise Refusal("effects needs at least one edit")
+    before = measure(model.run(inputs, read=measure.reads))
+    together = max(1, rows // len(inputs))
+    after = [run_cells(model, inputs, cells[i : i + together], measure) for i in range(0, len(cells), together)]
+    return Effects(cells, before, torch.cat(after), measure.label)
+
+
+def run_cells(model: Model, inputs: Inputs, cells: list[Cell], measure: Measure) -> Float[Tensor, "cells batch"]:
+    size = len(inputs)
+    blocks = [slice(i * size, (i + 1) * size) for i in range(len(cells))]
+    confined = [e.at(batch=block) for cell, block in zip(cells, blocks, strict=True) for e in cell]
+    trace = model.run(inputs.repeat(len(cells)), read=measure.reads, edit=confined)
+    return torch.stack([measure(trace.rows(block)) for block in blocks])

@@ -1,0 +1,38 @@
+"""What a user can do wrong, each with a sentence that says what was given, what is allowed and what to do."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class Refusal(ValueError):
+    """Something the user can mend. The message is one sentence; the command line prints it and exits with 2."""
+
+
+class NoSuchSite(Refusal, LookupError):
+    """A site that this model does not have."""
+
+    @classmethod
+    def named(cls, name: str, known: Iterable[str]) -> "NoSuchSite":
+        near = get_close_matches(name, known, n=3)
+        remedy = f"did you mean {' or '.join(map(repr, near))}?" if near else "model.sites('*') lists them"
+        return cls(f"no site {name!r}; {remedy}")
+
+
+class SiteWithdrawn(NoSuchSite):
+    """A site whose meaning could not be proven on this model."""
+
+
+class SiteNeverFired(Refusal):
+    """A site was asked for, or an edit made there, and the forward pass never came by."""
+
+
+class Conflict(Refusal):
+    """Two replacements at one place, where only one can hold."""
+
+
+class NoSuchPosition(Refusal, LookupError):
+    """A position outside a row's real tokens."""
+
+
+class NotFinite(Refusal):
+    """Values that are not numbers, or infinite, where arithmetic would spread them silently."""

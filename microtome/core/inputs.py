@@ -1,0 +1,179 @@
+"""What goes into a network: a small protocol, so that every verb serves texts and pictures alike.
+
+Positions are absolute. Position p of a row is its p-th real token, wherever the padding lies, and -1 is the last real
+token of that row; under a key-value cache a position still means that position.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+from microtome.core.errors import NoSuchPosition, Refusal
+
+At = int | slice | tuple[int, ...]
+
+
+class Places(NamedTuple):
+    """Where some positions are: one entry for each (row, column) found, in row order, with its absolute position."""
+
+    rows: Int[Tensor, "places"]
+    columns: Int[Tensor, "places"]
+    positions: Int[Tensor, "places"]
+
+
+class Inputs(ABC):
+    """A batch of inputs to a module."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """The number of rows."""
+
+    @abstractmethod
+    def rows(self, which: slice) -> Self:
+        """Some of the rows."""
+
+    @abstractmethod
+    def repeat(self, times: int) -> Self:
+        """All rows, `times` over: row r of copy c stands at c * len(self) + r."""
+
+    @abstractmethod
+    def call(self, module: nn.Module) -> object:
+        """Run the module on this batch and return what it returns."""
+
+    @abstractmethod
+    def places(self, at: At) -> Places:
+        """Where the positions `at` of every row are. Raises NoSuchPosition where a row has no such position."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens(Inputs):
+    """Rows of token ids with a mask of the real ones; padding may stand on either side.
+
+    `start` counts the tokens of each row that went before (under a key-value cache), `anchor` the length from which
+    negative positions count: the row's length, unless text is being generated, when it stays the prompt's length.
+    """
+
+    ids: Int[Tensor, "batch pos"]
+    mask: Bool[Tensor, "batch pos"]
+    start: Int[Tensor, "batch"] | None = None
+    anchor: Int[Tensor, "batch"] | None = None
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]] | Int[Tensor, "batch pos"], *, pad: int = 0, left: bool = False) -> "Tokens":
+        """Rows of ids, of any lengths. Padding is to the right unless `left`."""
+        if isinstance(rows, Tensor):
+            return cls(rows, torch.ones_like(rows, dtype=torch.bool))
+        if not rows or not all(len(r) for r in rows):
+            raise Refusal("a batch needs at least one row, and every row at least one token")
+        width = max(map(len, rows))
+        empty = [[pad] * (width - len(r)) for r in rows]
+        ids = [[*e, *r] if left else [*r, *e] for e, r in zip(empty, rows, strict=True)]
+        gaps = [[left, *([True] * len(r))] for r in rows]
+        mask = [([False] * len(e) + g[1:]) if left else (g[1:] + [False] * len(e)) for e, g in zip(empty, gaps, strict=True)]
+        return cls(torch.tensor(ids), torch.tensor(mask))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def lengths(self) -> Int[Tensor, "batch"]:
+        """Real tokens of each row, those that went before included."""
+        return self.mask.sum(1) + (0 if self.start is None else self.start)
+
+    @property
+    def positions(self) -> Int[Tensor, "batch pos"]:
+        """The absolute position of every column; -1 where there is padding."""
+        counted = self.mask.cumsum(1) - 1 + (0 if self.start is None else self.start[:, None])
+        return counted.masked_fill(~self.mask, -1)
+
+    def rows(self, which: slice) -> "Tokens":
+        def some(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x[which]
+
+        return Tokens(self.ids[which], self.mask[which], some(self.start), some(self.anchor))
+
+    def repeat(self, times: int) -> "Tokens":
+        def over(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x.repeat(times, *[1] * (x.ndim - 1))
+
+        return Tokens(self.ids.repeat(times, 1), self.mask.repeat(times, 1), over(self.start), over(self.anchor))
+
+    def to(self, device: torch.device | str) -> "Tokens":
+        def moved(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x.to(device)
+
+        return Tokens(self.ids.to(device), self.mask.to(device), moved(self.start), moved(self.anchor))
+
+    def call(self, module: nn.Module) -> object:
+        """Unpadded batches pass ids alone, so that a zero-edit run is the plain module's own call."""
+        if self.mask.all():
+            return module(input_ids=self.ids, use_cache=False) if hasattr(module, "config") else module(self.ids)
+        return module(input_ids=self.ids, attention_mask=self.mask.long(), position_ids=self.positions.clamp(min=0), use_cache=False)
+
+    def places(self, at: At) -> Places:
+        wanted = self._wanted(at)
+        if self.start is None and not isinstance(at, slice):
+            self._refuse_missing(at, wanted)
+        rows, columns = wanted.nonzero(as_tuple=True)
+        return Places(rows, columns, self.positions[rows, columns])
+
+    def _wanted(self, at: At) -> Bool[Tensor, "batch pos"]:
+        anchor = (self.lengths if self.anchor is None else self.anchor)[:, None]
+        positions = self.positions
+
+        def absolute(p: int) -> Tensor:
+            return anchor + p if p < 0 else torch.full_like(anchor, p)
+
+        if isinstance(at, slice):
+            first = absolute(at.start or 0)
+            last = torch.full_like(anchor, torch.iinfo(anchor.dtype).max) if at.stop is None else absolute(at.stop)
+            return self.mask & (positions >= first) & (positions < last)
+        each = (at,) if isinstance(at, int) else at
+        hits = [self.mask & (positions == absolute(p)) for p in each]
+        return torch.stack(hits).any(0)
+
+    def _refuse_missing(self, at: At, wanted: Bool[Tensor, "batch pos"]) -> None:
+        count = 1 if isinstance(at, int) else len(set(at))
+        short = (wanted.sum(1) != count).nonzero()
+        if len(short):
+            row = int(short[0])
+            raise NoSuchPosition(f"row {row} has {int(self.lengths[row])} tokens, so no position {at}; positions count from 0, or back from -1")
+
+
+def with_start(tokens: Tokens, start: Int[Tensor, "batch"], anchor: Int[Tensor, "batch"]) -> Tokens:
+    """The same columns, coming after `start` earlier tokens of each row."""
+    return replace(tokens, start=start, anchor=anchor)
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays(Inputs):
+    """Positional tensors with a leading batch axis: pictures, vectors, whatever a module takes."""
+
+    tensors: tuple[Tensor, ...]
+
+    def __len__(self) -> int:
+        return len(self.tensors[0])
+
+    def rows(self, which: slice) -> "Arrays":
+        return Arrays(tuple(t[which] for t in self.tensors))
+
+    def repeat(self, times: int) -> "Arrays":
+        return Arrays(tuple(t.repeat(times, *[1] * (t.ndim - 1)) for t in self.tensors))
+
+    def call(self, module: nn.Module) -> object:
+        return module(*self.tensors)
+
+    def places(self, at: At) -> Places:
+        """Every row of an array has the same positions, so they are columns, counted along the second axis."""
+        size = self.tensors[0].shape[1]
+        each = range(*at.indices(size)) if isinstance(at, slice) else [at] if isinstance(at, int) else at
+        columns = torch.tensor([p % size for p in each if -size <= p < size])
+        if len(columns) != len(each):
+            raise NoSuchPosition(f"each row has {size} positions, so no position {at}")
+        count = len(self)
+        return Places(torch.arange(count).repeat_interleave(len(columns)), columns.repeat(count), columns.repeat(count))

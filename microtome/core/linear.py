@@ -1,0 +1,87 @@
+"""Components that need no fitting: directions, neurons, an unembedding, a singular value basis."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from microtome.core.codes import Codes, DenseCodes
+from microtome.core.component import Dictionary, Directions
+from microtome.core.site import Site
+
+
+class Linear(Dictionary):
+    """activity = read . x;  what is written = activity * write.  A probe, PCA, a Fourier basis, a steering vector."""
+
+    def __init__(
+        self,
+        reads: Site,
+        writes: Site | None,
+        read: Float[Tensor, "components d_in"],
+        write: Float[Tensor, "components d_out"] | None = None,
+        offset: Float[Tensor, "d_in"] | None = None,
+    ):
+        """`offset` is taken from x before reading and, where reading and writing share a site, put back by decoding."""
+        super().__init__()
+        self.reads, self.writes = (reads,), () if writes is None else (writes,)
+        self.read = nn.Parameter(read)
+        self.write = nn.Parameter(read.new_zeros(len(read), 0) if write is None else write)
+        self.register_buffer("offset", read.new_zeros(read.shape[1]) if offset is None else offset)
+
+    def encode(self, x: Float[Tensor, "... d_in"]) -> Codes:
+        return DenseCodes((x - self.offset) @ self.read.T)
+
+    def decode(self, codes: Codes) -> Float[Tensor, "... d_out"]:
+        written = codes.times(self.write)
+        return written + self.offset if self.writes == self.reads else written
+
+    def directions(self) -> Directions:
+        return Directions(self.read[:, None], self.write[:, None])
+
+
+class Neurons(Dictionary):
+    """activity = f(W_in x + b_in);  what is written = W_out's column times it.  The basis the network was born with."""
+
+    def __init__(
+        self,
+        reads: Site,
+        writes: Site,
+        w_in: Float[Tensor, "components d_in"],
+        b_in: Float[Tensor, "components"],
+        w_out: Float[Tensor, "components d_out"],
+        b_out: Float[Tensor, "d_out"],
+        nonlinearity: Callable[[Tensor], Tensor] = torch.relu,
+    ):
+        super().__init__()
+        self.reads, self.writes, self.nonlinearity = (reads,), (writes,), nonlinearity
+        for name, value in {"w_in": w_in, "b_in": b_in, "w_out": w_out, "b_out": b_out}.items():
+            self.register_buffer(name, value.detach())
+
+    def encode(self, x: Float[Tensor, "... d_in"]) -> Codes:
+        return DenseCodes(self.nonlinearity(x @ self.w_in.T + self.b_in))
+
+    def decode(self, codes: Codes) -> Float[Tensor, "... d_out"]:
+        return codes.times(self.w_out) + self.b_out
+
+    def directions(self) -> Directions:
+        return Directions(self.w_in[:, None], self.w_out[:, None])
+
+
+class Coordinates(Dictionary):
+    """Each axis of a site as a component: what `mlp_act` holds for each neuron, a channel, one basis direction."""
+
+    def __init__(self, site: Site, width: int):
+        super().__init__()
+        self.reads = self.writes = (site,)
+        self.width = width
+        self.register_buffer("identity", torch.eye(width))
+
+    def encode(self, x: Float[Tensor, "... d"]) -> Codes:
+        return DenseCodes(x)
+
+    def decode(self, codes: Codes) -> Float[Tensor, "... d"]:
+        return codes.dense()
+
+    def directions(self) -> Directions:
+        return Directions(self.identity[:, None], self.identity[:, None])

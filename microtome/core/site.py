@@ -1,0 +1,117 @@
+"""A named place in a network, with the names of its axes."""
+
+import re
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from microtome.core.errors import Refusal
+from microtome.core.inputs import At, Inputs
+
+POSITIONAL = ("pos", "query", "key")  # axes that count a row's real tokens
+LEADING = ("batch", "pos", "y", "x")  # axes that components share: each place along them has its own activity
+
+
+class Selection(NamedTuple):
+    """Which part of a tensor: `x[index]` takes it, `x[index] = part` puts it back.
+
+    Where positions were chosen, the part's first axis runs over (row, position) pairs, and `rows` (counted within the
+    chosen rows of the batch) and `positions` say which; otherwise both are None and the part keeps its axes.
+    """
+
+    index: tuple
+    rows: Int[Tensor, "places"] | None = None
+    positions: Int[Tensor, "places"] | None = None
+
+
+WHOLE = Selection((Ellipsis,))
+
+
+@dataclass(frozen=True)
+class Site:
+    """A named place in a network. `site.at(pos=-1)` is its last real position, `site.at(head=3)` one head.
+
+    `where` holds axis and place pairs; a place is a number, a slice or a tuple of numbers.
+    """
+
+    name: str
+    axes: str = "batch pos d"
+    where: tuple[tuple[str, At], ...] = ()
+
+    def at(self, **where: At) -> "Site":
+        known = self.axes.split()
+        for axis in where:
+            if axis not in known:
+                raise Refusal(f"site {self.name!r} has the axes {self.axes!r}, and no {axis!r}")
+        fixed = {axis: tuple(place) if isinstance(place, list) else place for axis, place in where.items()}
+        return replace(self, where=tuple(sorted({**dict(self.where), **fixed}.items())))
+
+    @property
+    def whole(self) -> "Site":
+        return replace(self, where=())
+
+    @property
+    def layer(self) -> int | None:
+        """The layer in a canonical name, or None: 8 for `resid_post.8`."""
+        number = re.search(r"\.(\d+)$", self.name)
+        return int(number[1]) if number else None
+
+    def select(self, inputs: Inputs) -> Selection:
+        """Resolve `where` on these inputs: positions become columns, row by row."""
+        where = dict(self.where)
+        if not where:
+            return WHOLE
+        axes = self.axes.split()
+        chosen = [a for a in axes if a in POSITIONAL and a in where]
+        if not chosen:
+            return Selection(tuple(list_of(where.get(a, slice(None))) for a in axes))
+        if any(isinstance(where[a], int) is False for a in chosen[1:]):
+            raise Refusal(f"{self}: only the first of {chosen} may be several positions; make the others one number each")
+        return self._select_positions(inputs, axes, chosen, where)
+
+    def _select_positions(self, inputs: Inputs, axes: list[str], chosen: list[str], where: dict[str, At]) -> Selection:
+        batch = as_slice(where.get("batch", slice(None)), len(inputs))
+        some = inputs.rows(batch)
+        first = some.places(where[chosen[0]])
+        columns = {chosen[0]: first.columns}
+        for axis in chosen[1:]:
+            columns[axis] = some.places(where[axis]).columns[first.rows]
+        index = [columns.get(a, list_of(where.get(a, slice(None)))) for a in axes]
+        index[axes.index("batch")] = first.rows + batch.start
+        return Selection(tuple(index), first.rows, first.positions)
+
+    def take(self, x: Tensor, inputs: Inputs) -> Tensor:
+        """This part of the whole tensor. One position: the axis goes. Several: it stays, if all rows have as many."""
+        selection = self.select(inputs)
+        part = x[selection.index]
+        several = [a for a, place in self.where if a in POSITIONAL and not isinstance(place, int)]
+        if selection.rows is None or not several:
+            return part
+        counts = torch.bincount(selection.rows)
+        if (counts != counts[0]).any():
+            raise Refusal(f"{self}: the rows have {counts.tolist()} such positions; choose positions that all rows have")
+        return part.unflatten(0, (len(counts), int(counts[0])))
+
+    def __str__(self) -> str:
+        return self.name + "".join(f"[{axis}={spell(place)}]" for axis, place in self.where)
+
+
+def spell(place: At) -> str:
+    if isinstance(place, slice):
+        return f"{'' if place.start is None else place.start}:{'' if place.stop is None else place.stop}"
+    return str(place)
+
+
+def list_of(place: At) -> int | slice | list[int]:
+    return list(place) if isinstance(place, tuple) else place
+
+
+def as_slice(place: At, size: int) -> slice:
+    if isinstance(place, slice):
+        return slice(*place.indices(size)[:2])
+    if isinstance(place, int):
+        return slice(place % size, place % size + 1)
+    raise Refusal("choose rows of the batch by a number or a slice")

@@ -1,0 +1,68 @@
+"""Products with sparse codes that never make them dense, forward and backward.
+
+A bag is a row of `k` indices with `k` weights. Gao et al. 2024 (arXiv 2406.04093, appendix D) show why this pays: with k
+of n latents active, all but the encoder's own product shrinks by n / k.
+"""
+
+import warnings
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+warnings.filterwarnings("ignore", message=".*Sparse (CSR|invariant).*")
+
+
+def bag_sum(
+    values: Float[Tensor, "rows k"], indices: Int[Tensor, "rows k"], weights: Float[Tensor, "n d"]
+) -> Float[Tensor, "rows d"]:
+    """Sum over each row's entries of value times the indexed row of `weights`."""
+    return embedding_bag(indices, weights, per_sample_weights=values, mode="sum")
+
+
+def gather_dot(
+    x: Float[Tensor, "rows d"], weights: Float[Tensor, "n d"], indices: Int[Tensor, "rows k"]
+) -> Float[Tensor, "rows k"]:
+    """The products of each row of `x` with the rows of `weights` that its indices name, and no others."""
+    rows, k = indices.shape
+    starts = torch.arange(0, rows * k + 1, k, device=x.device)
+    zeros = x.new_zeros(rows * k)
+    pattern = torch.sparse_csr_tensor(starts, indices.reshape(-1), zeros, (rows, len(weights)), check_invariants=False)
+    return torch.sparse.sampled_addmm(pattern, x, weights.T, beta=0.0).values().view(rows, k)
+
+
+def scatter_outer(
+    values: Float[Tensor, "rows k"], indices: Int[Tensor, "rows k"], x: Float[Tensor, "rows d"], n: int
+) -> Float[Tensor, "n d"]:
+    """The transpose of `bag_sum`: row j of the result sums value times row of `x` over the entries that name j.
+
+    Entries are sorted by index, so that each result row is one contiguous bag.
+    """
+    flat = indices.reshape(-1)
+    ordered, order = flat.to(torch.int32).sort(stable=True)
+    starts = torch.searchsorted(ordered, torch.arange(n, dtype=torch.int32, device=flat.device))
+    rows = order // indices.shape[1]
+    return embedding_bag(rows, x, starts, per_sample_weights=values.reshape(-1)[order], mode="sum")
+
+
+class _BagProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(values, indices, weights)
+        return bag_sum(values, indices, weights)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple:
+        values, indices, weights = ctx.saved_tensors
+        grad = grad.contiguous()
+        to_values = gather_dot(grad, weights, indices) if ctx.needs_input_grad[0] else None
+        to_weights = scatter_outer(values, indices, grad, len(weights)) if ctx.needs_input_grad[2] else None
+        return to_values, None, to_weights
+
+
+def bag_product(
+    values: Float[Tensor, "rows k"], indices: Int[Tensor, "rows k"], weights: Float[Tensor, "n d"]
+) -> Float[Tensor, "rows d"]:
+    """`bag_sum` with gradients to values and weights that are as sparse as the codes."""
+    return _BagProduct.apply(values, indices, weights)

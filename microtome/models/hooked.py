@@ -1,0 +1,207 @@
+"""An unmodified module with named sites. Hooks exist only during a call."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from microtome.core.edit import Edit, compose
+from microtome.core.errors import NoSuchSite, Refusal, SiteNeverFired, SiteWithdrawn
+from microtome.core.inputs import Arrays, Inputs, Tokens
+from microtome.core.site import Site
+from microtome.core.trace import Trace
+from microtome.models.adapter import Family, Into, OutOf, Place, Sited
+from microtome.models.attention import Attended, attending
+
+
+class Stop(Exception):  # noqa: N818  (a signal, not an error)
+    """Everything that was asked for has been seen."""
+
+
+class HookedModel:
+    """A network with named sites that can be read and edited.
+
+    `family` names the sites it is known to have; besides these, any module path is a site: `layers.2.mlp` is what that
+    module returns, `layers.2.mlp.in` what it is given.
+    """
+
+    def __init__(self, module: nn.Module, family: Family, tokenizer: object | None = None, name: str = "model"):
+        self.module, self.family, self.tokenizer, self.name = module.eval(), family, tokenizer, name
+        self.withdrawn: dict[str, str] = dict(family.lacking)
+
+    # ------------------------------------------------------------ sites
+
+    def site(self, name: str, axes: str | None = None) -> Site:
+        """The site of this name. `axes` names the axes of a module path's tensor where the guess is wrong."""
+        return self.locate(name, axes).site
+
+    def sites(self, pattern: str = "*") -> list[Site]:
+        """The sites whose canonical names match, in the order of the network. Raises NoSuchSite where none does."""
+        names = [n for n in self.family.sited if fnmatchcase(n, pattern) and n not in self.withdrawn]
+        if not names:
+            raise NoSuchSite.named(pattern, self.family.sited)
+        return [self.family.sited[n].site for n in names]
+
+    def locate(self, name: str, axes: str | None = None) -> Sited:
+        name = canonical(name)
+        if name in self.withdrawn:
+            raise SiteWithdrawn(f"site {name!r} is not offered on this model: {self.withdrawn[name]}")
+        if name in self.family.sited:
+            return self.family.sited[name]
+        return self._by_path(name, axes)
+
+    def _by_path(self, name: str, axes: str | None) -> Sited:
+        path, into = (name.removesuffix(".in"), True) if name.endswith(".in") else (name.removesuffix(".out"), False)
+        try:
+            module = self.module.get_submodule(path)
+        except AttributeError:
+            raise NoSuchSite.named(name, [*self.family.sited, *(n for n, _ in self.module.named_modules())]) from None
+        place: Place = Into(path) if into else OutOf(path)
+        return Sited(Site(name, axes or self._guess_axes(module)), place)
+
+    def _guess_axes(self, module: nn.Module) -> str:
+        if any(isinstance(m, nn.Conv2d) for m in module.modules()):
+            return "batch d y x"
+        return "batch pos d" if self.tokenizer is not None or hasattr(self.module, "config") else "batch d"
+
+    # ------------------------------------------------------------ inputs
+
+    def inputs(self, given: Inputs | Tensor | str | Sequence[str]) -> Inputs:
+        """Texts become tokens (each begun as the tokenizer begins a text), a tensor one positional argument."""
+        if isinstance(given, Inputs):
+            return given
+        if isinstance(given, Tensor):
+            return Tokens.of(given) if hasattr(self.module, "config") and not given.is_floating_point() else Arrays((given,))
+        texts = [given] if isinstance(given, str) else list(given)
+        return Tokens.of([self.encode(text) for text in texts]).to(self.device)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of one text. Raises Refusal where the model has no tokenizer, or the text no tokens."""
+        if self.tokenizer is None:
+            raise Refusal(f"{self.name} has no tokenizer; give token ids (Tokens.of(rows)) in place of text")
+        ids = self.tokenizer(text, add_special_tokens=True)["input_ids"]
+        begin = self.tokenizer.bos_token_id
+        if begin is not None and ids[:1] != [begin]:
+            ids = [begin, *ids]
+        if not ids:
+            raise Refusal("the text is empty; give at least one token")
+        return ids
+
+    @property
+    def device(self) -> torch.device:
+        return next((p.device for p in self.module.parameters()), torch.device("cpu"))
+
+    # ------------------------------------------------------------ run
+
+    def run(
+        self,
+        inputs: Inputs | Tensor | str | Sequence[str],
+        *,
+        read: Iterable[Site | str] | None = None,
+        edit: Sequence[Edit] = (),
+        leaves: Iterable[Site] = (),
+    ) -> Trace:
+        """One forward pass; see `core.model.Model.run`. Texts and tensors are accepted as `inputs` makes them."""
+        batch = self.inputs(inputs)
+        sites = [self.site(s) if isinstance(s, str) else s.whole for s in (["logits"] if read is None else read)]
+        visitor = Visitor(self, sites, edit, leaves)
+        visitor.forward(batch, batch.call)
+        visitor.refuse_unseen()
+        visitor.refuse_untouched()
+        return visitor.left
+
+    @contextmanager
+    def hooks(self, visits: Mapping[str, Callable[[Tensor], Tensor]]) -> Iterator[None]:
+        """Attach these visitors by site name for the length of the block."""
+        places = {name: self.locate(name).place for name in visits}
+        roles = {p.role for p in places.values() if isinstance(p, Attended)}
+        with ExitStack() as stack:
+            if roles:
+                stack.enter_context(attending(self.module, roles))
+            for name, visit in visits.items():
+                stack.callback(places[name].attach(self.module, visit))
+            yield
+
+
+class Visitor:
+    """What one run wants to see and change, and what it has met so far."""
+
+    def __init__(self, model: HookedModel, read: Sequence[Site], edit: Sequence[Edit], leaves: Iterable[Site]):
+        self.model, self.read, self.edits = model, read, list(edit)
+        self.leaves = {s.name for s in leaves}
+        needed = [s.whole for e in edit for s in (e.site, *e.needs)]
+        self.wanted = {s.name: s for s in (*read, *needed)}
+        self.touched = [0] * len(self.edits)
+
+    def forward(self, batch: Inputs, call: Callable[[nn.Module], object]) -> None:
+        """One pass over one batch (or one chunk of it, under a cache)."""
+        self.arrived, self.left = Trace(batch, {}, self.wanted), Trace(batch, {}, self.wanted)
+        self.unseen = set(self.wanted)
+        visits = {name: self._visit(name) for name in self.wanted}
+        with self.model.hooks(visits):
+            try:
+                self.output = call(self.model.module)
+            except Stop:
+                self.output = None
+
+    def _visit(self, name: str) -> Callable[[Tensor], Tensor]:
+        edits = [(i, e) for i, e in enumerate(self.edits) if e.site.name == name]
+        kept = any(s.name == name for s in self.read)
+
+        def visit(x: Tensor) -> Tensor:
+            if name not in self.unseen:
+                raise Refusal(f"site {name!r} was passed twice in one forward; name one of the modules inside it")
+            self.unseen.discard(name)
+            self.arrived.values_by_name[name] = x
+            if edits:
+                x = self._edited(x, edits)
+            if name in self.leaves and not x.requires_grad:
+                x = x.detach().requires_grad_()
+            if kept:
+                self.left.values_by_name[name] = x
+            if not self.unseen and name not in ("logits", "output"):
+                raise Stop
+            return x
+
+        return visit
+
+    def _edited(self, x: Tensor, edits: list[tuple[int, Edit]]) -> Tensor:
+        for _, edit in edits:
+            late = [s.name for s in edit.needs if s.name in self.unseen]
+            if late:
+                raise Refusal(f"'{edit}' looks at {late[0]!r}, which comes after {edit.site.name!r} in the forward pass")
+        x, touched = compose([e for _, e in edits], x, self.arrived)
+        for (i, _), count in zip(sorted(edits, key=lambda ie: not ie[1].replaces), touched, strict=True):
+            self.touched[i] += count
+        return x
+
+    def refuse_unseen(self) -> None:
+        if self.unseen:
+            missing = ", ".join(sorted(self.unseen))
+            raise SiteNeverFired(f"the forward pass never came by {missing}; model.verify() tells which sites work here")
+
+    def refuse_untouched(self) -> None:
+        for edit, count in zip(self.edits, self.touched, strict=True):
+            if not count:
+                raise SiteNeverFired(f"'{edit}' changed no place of this input; check its positions against the lengths")
+
+
+# TransformerLens's names for the same tensors, so that published work can be followed literally.
+ALIASES = {
+    "hook_embed": "embed", "ln_final.hook_normalized": "final_norm", "hook_resid_pre": "resid_pre",
+    "hook_resid_mid": "resid_mid", "hook_resid_post": "resid_post", "hook_attn_out": "attn_out", "hook_mlp_out": "mlp_out",
+    "attn.hook_q": "q", "attn.hook_k": "k", "attn.hook_v": "v", "attn.hook_z": "z", "attn.hook_attn_scores": "scores",
+    "attn.hook_pattern": "pattern", "mlp.hook_post": "mlp_act",
+}  # fmt: skip
+
+
+def canonical(name: str) -> str:
+    """`blocks.3.attn.hook_z` is `z.3`; other names stay as they are."""
+    if name in ALIASES:
+        return ALIASES[name]
+    parts = name.split(".", 2)
+    if len(parts) == 3 and parts[0] == "blocks" and parts[1].isdigit() and parts[2] in ALIASES:
+        return f"{ALIASES[parts[2]]}.{parts[1]}"
+    return name
