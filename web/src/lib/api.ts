@@ -1,0 +1,69 @@
+// The server's answers, typed from its OpenAPI description. A refusal is an Error whose message is the server's sentence.
+import type { components } from "../openapi";
+
+type Schemas = components["schemas"];
+export type RunList = Schemas["RunList"];
+export type RunCard = Schemas["RunCard"];
+export type RunPage = Schemas["RunPage"];
+export type Curve = Schemas["Curve"];
+export type Columns = Schemas["Components"];
+export type ComponentCard = Schemas["ComponentCard"];
+export type Said = Schemas["Said"];
+export type Shown = Schemas["Shown"];
+export type Group = Schemas["Group"];
+export type Logit = Schemas["Logit"];
+export type Neighbour = Schemas["Neighbour"];
+export type Found = Schemas["Found"];
+export type Fired = Schemas["Fired"];
+export type Summary = Schemas["Summary"];
+export type SessionState = Schemas["SessionState"];
+
+const kept = new Map<string, Promise<unknown>>();
+
+async function ask<T>(path: string, init?: RequestInit): Promise<T> {
+  const answer = await fetch(`api/${path}`, init).catch(() => {
+    throw new Error("Microtome does not answer. Is it still running in the terminal?");
+  });
+  if (!answer.ok) throw new Error(await sentence(answer));
+  return answer.json();
+}
+
+async function sentence(answer: Response): Promise<string> {
+  const text = await answer.text();
+  try {
+    return JSON.parse(text).detail;
+  } catch {
+    return text || `The server answered ${answer.status}.`;
+  }
+}
+
+/** Ask once, and keep the answer for as long as the page is open. A failure is not kept. */
+function keep<T>(path: string): Promise<T> {
+  if (!kept.has(path)) {
+    const asked = ask<T>(path);
+    kept.set(path, asked);
+    asked.catch(() => kept.delete(path));
+  }
+  return kept.get(path) as Promise<T>;
+}
+
+const at = (run: string) => `runs/${encodeURIComponent(run)}`;
+
+export const runs = () => ask<RunList>("runs");
+export const run = (id: string) => ask<RunPage>(at(id));
+export const session = (id: string) => ask<SessionState>(`${at(id)}/session`);
+export const component = (id: string, index: number) => keep<ComponentCard>(`${at(id)}/components/${index}`);
+export const columns = (page: RunPage) =>
+  keep<Columns>(`${at(page.card.id)}/components?catalog=${page.catalog}&explained=${page.card.explained}`);
+export const vocabulary = (page: RunPage) => keep<string[]>(`${at(page.card.id)}/vocabulary?catalog=${page.catalog}`);
+export const searchWords = (id: string, words: string) =>
+  keep<Found>(`${at(id)}/search/words?words=${encodeURIComponent(words)}`);
+export const searchToken = (id: string, token: string) =>
+  keep<Found>(`${at(id)}/search/token?token=${encodeURIComponent(token)}`);
+
+export const fire = (id: string, text: string, component?: number) =>
+  ask<Fired>(`${at(id)}/fire`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ text, component: component ?? null }),
+  });

@@ -1,0 +1,62 @@
+// The address after # is the page's whole state: "#/run/ID/component/12?sort=score&words=comma".
+
+export interface Route {
+  page: "runs" | "dictionary" | "component" | "text" | "nowhere";
+  run: string;
+  component: number;
+  params: URLSearchParams;
+}
+
+export function parse(hash: string): Route {
+  const [path, query] = hash.replace(/^#\/?/, "").split("?", 2);
+  const [first, run = "", kind, number] = path.split("/").map(decode);
+  const params = new URLSearchParams(query ?? "");
+  const route = { run, component: -1, params };
+  if (!first) return { ...route, page: "runs" };
+  if (first !== "run" || !run) return { ...route, page: "nowhere" };
+  if (!kind) return { ...route, page: "dictionary" };
+  if (kind === "text") return { ...route, page: "text" };
+  if (kind === "component" && /^\d+$/.test(number ?? "")) return { ...route, page: "component", component: +number };
+  return { ...route, page: "nowhere" };
+}
+
+function decode(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
+let hash = $state(location.hash);
+const current = $derived(parse(hash));
+addEventListener("hashchange", () => (hash = location.hash));
+
+export const route = {
+  get now() {
+    return current;
+  },
+};
+
+export function address(path: string, params?: URLSearchParams): string {
+  const query = params?.toString();
+  return query ? `#/${path}?${query}` : `#/${path}`;
+}
+
+export const dictionaryAt = (run: string, params?: URLSearchParams) => address(`run/${run}`, params);
+export const componentAt = (run: string, index: number, params?: URLSearchParams) =>
+  address(`run/${run}/component/${index}`, params);
+export const textAt = (run: string, params?: URLSearchParams) => address(`run/${run}/text`, params);
+
+export function go(to: string): void {
+  location.hash = to;
+}
+
+/** Change the state without a new entry in the history: for typing, sorting and brushing. */
+export function amend(changes: Record<string, string | null>): void {
+  const params = new URLSearchParams(current.params);
+  for (const [name, value] of Object.entries(changes)) value ? params.set(name, value) : params.delete(name);
+  const path = hash.replace(/^#\/?/, "").split("?", 1)[0];
+  history.replaceState(null, "", address(path, params));
+  hash = location.hash;
+}
