@@ -69,19 +69,30 @@ class Neurons(Dictionary):
 
 
 class Coordinates(Dictionary):
-    """Each axis of a site as a component: what `mlp_act` holds for each neuron, a channel, one basis direction."""
+    """Each axis of a site as a component: a neuron after its nonlinearity, a channel, one basis direction.
 
-    def __init__(self, site: Site, width: int):
+    activity = x_i;  what is written = x_i times row i of `write`, plus a bias.  Without `write`, the axis itself.
+    """
+
+    def __init__(
+        self,
+        reads: Site,
+        width: int,
+        writes: Site | None = None,
+        write: Float[Tensor, "width d_out"] | None = None,
+        bias: Float[Tensor, "d_out"] | None = None,
+    ):
         super().__init__()
-        self.reads = self.writes = (site,)
-        self.width = width
-        self.register_buffer("identity", torch.eye(width))
+        self.reads, self.writes = (reads,), (writes or reads,)
+        self.register_buffer("axes", torch.eye(width))
+        self.register_buffer("write", torch.eye(width) if write is None else write.detach())
+        self.register_buffer("bias", self.write.new_zeros(self.write.shape[1]) if bias is None else bias.detach())
 
     def encode(self, x: Float[Tensor, "... d"]) -> Codes:
         return DenseCodes(x)
 
-    def decode(self, codes: Codes) -> Float[Tensor, "... d"]:
-        return codes.dense()
+    def decode(self, codes: Codes) -> Float[Tensor, "... d_out"]:
+        return codes.times(self.write) + self.bias
 
     def directions(self) -> Directions:
-        return Directions(self.identity[:, None], self.identity[:, None])
+        return Directions(self.axes[:, None], self.write[:, None])

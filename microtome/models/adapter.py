@@ -1,6 +1,8 @@
 """How a named site is found in an unmodified module: which hook shows its tensor, and in what shape.
 
 A place attaches a visitor (a function from the tensor that arrives to the tensor that goes on) for the length of a call.
+Some places show a part of what another place holds (one head's columns, queries out of a fused projection); what a
+visitor changes in that part is put back into the whole.
 """
 
 from abc import ABC, abstractmethod
@@ -8,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -25,20 +28,26 @@ class Place(ABC):
         """Call `visit` with the tensor each time it passes; the returned function undoes this."""
 
 
+# ---------------------------------------------------------------- at a module
+
+
 @dataclass(frozen=True)
 class Into(Place):
-    """The first argument of a module."""
+    """The first argument of a module. `first`: ahead of the other visitors there."""
 
     path: str
+    first: bool = False
 
     def attach(self, root: nn.Module, visit: Visit) -> Remove:
-        def hook(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-            if args:
-                return (visit(args[0]), *args[1:]), kwargs
-            name = next(n for n, value in kwargs.items() if isinstance(value, Tensor))
-            return args, {**kwargs, name: visit(kwargs[name])}
+        def hook(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+            name = None if args else next(n for n, value in kwargs.items() if isinstance(value, Tensor))
+            x = args[0] if name is None else kwargs[name]
+            new = visit(x)
+            if new is x:
+                return None
+            return ((new, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: new})
 
-        return root.get_submodule(self.path).register_forward_pre_hook(hook, with_kwargs=True).remove
+        return root.get_submodule(self.path).register_forward_pre_hook(hook, with_kwargs=True, prepend=self.first).remove
 
 
 @dataclass(frozen=True)
@@ -53,24 +62,150 @@ class OutOf(Place):
             if self.field is not None:
                 out[self.field] = visit(out[self.field])
                 return out
-            return (visit(out[0]), *out[1:]) if isinstance(out, tuple) else visit(out)
+            return replace_first(out, visit)
 
         return root.get_submodule(self.path).register_forward_hook(hook).remove
 
 
+def replace_first(out: Any, change: Visit) -> Any:
+    """The same output with its tensor, or the first of its tuple, changed; None (leave it) where nothing changed."""
+    x = out[0] if isinstance(out, tuple) else out
+    new = change(x)
+    if new is x:
+        return None
+    return (new, *out[1:]) if isinstance(out, tuple) else new
+
+
 @dataclass(frozen=True)
-class Heads(Place):
-    """Another place's last axis, split into heads."""
+class Stream(Place):
+    """The residual stream, at a place where a branch reads it.
+
+    A hook there changes only what the branch is given. So that an edit is one of the stream, what it added is also
+    added to what the block returns: exactly what would have gone on past the branch.
+    """
+
+    inner: Place
+    block: str
+
+    def attach(self, root: nn.Module, visit: Visit) -> Remove:
+        added: list[Tensor] = []
+
+        def seen(x: Tensor) -> Tensor:
+            new = visit(x)
+            added.clear()
+            if new is not x or new.requires_grad:
+                added.append(new - x)
+            return new
+
+        def past(_: nn.Module, args: tuple, out: Any) -> Any:
+            return replace_first(out, lambda x: x + added.pop()) if added else None
+
+        removes = (
+            root.get_submodule(self.block).register_forward_hook(past, prepend=True).remove,
+            self.inner.attach(root, seen),
+        )
+        return lambda: [remove() for remove in removes] and None
+
+
+# ---------------------------------------------------------------- a part of what stands elsewhere
+
+
+class Part(Place):
+    """A part, or a view, of what another place holds."""
+
+    inner: Place
+
+    @abstractmethod
+    def take(self, x: Tensor) -> Tensor:
+        """The part."""
+
+    @abstractmethod
+    def put(self, x: Tensor, part: Tensor) -> Tensor:
+        """The whole, with this part in it."""
+
+    def attach(self, root: nn.Module, visit: Visit) -> Remove:
+        def through(x: Tensor) -> Tensor:
+            part = self.take(x)
+            new = visit(part)
+            # An unchanged part goes back only where a gradient must find its way through it.
+            return x if new is part and not new.requires_grad else self.put(x, new)
+
+        return self.inner.attach(root, through)
+
+
+@dataclass(frozen=True)
+class Heads(Part):
+    """The last axis, split into heads."""
 
     inner: Place
     heads: int
 
-    def attach(self, root: nn.Module, visit: Visit) -> Remove:
-        def split(x: Tensor) -> Tensor:
-            by_head = rearrange(x, "... (head d) -> ... head d", head=self.heads)
-            return rearrange(visit(by_head), "... head d -> ... (head d)")
+    def take(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1))
 
-        return self.inner.attach(root, split)
+    def put(self, x: Tensor, part: Tensor) -> Tensor:
+        return part.flatten(-2)
+
+
+@dataclass(frozen=True)
+class Fused(Part):
+    """One of several projections whose columns alternate head by head."""
+
+    inner: Place
+    heads: int
+    index: int
+    parts: int = 3
+
+    def take(self, x: Tensor) -> Tensor:
+        return rearrange(x, "... (head part d) -> part ... head d", head=self.heads, part=self.parts)[self.index]
+
+    def put(self, x: Tensor, part: Tensor) -> Tensor:
+        each = list(rearrange(x, "... (head part d) -> part ... head d", head=self.heads, part=self.parts))
+        each[self.index] = part
+        return rearrange(torch.stack(each), "part ... head d -> ... (head part d)")
+
+
+@dataclass(frozen=True)
+class Columns(Part):
+    """A range of the last axis."""
+
+    inner: Place
+    start: int
+    stop: int
+
+    def take(self, x: Tensor) -> Tensor:
+        return x[..., self.start : self.stop]
+
+    def put(self, x: Tensor, part: Tensor) -> Tensor:
+        return torch.cat((x[..., : self.start], part, x[..., self.stop :]), -1)
+
+
+@dataclass(frozen=True)
+class PerToken(Place):
+    """What stands in one row per token, the batch flattened away; `block` is the module that is given it unflattened."""
+
+    inner: Place
+    block: str
+
+    def attach(self, root: nn.Module, visit: Visit) -> Remove:
+        rows: list[int] = []
+
+        def note(_: nn.Module, args: tuple, kwargs: dict) -> None:
+            rows[:] = [len(args[0] if args else kwargs["hidden_states"])]
+
+        def through(x: Tensor) -> Tensor:
+            if x.ndim == 3:  # a release that does not flatten
+                return visit(x)
+            unflattened = x.unflatten(0, (rows[0], -1))
+            new = visit(unflattened)
+            return x if new is unflattened and not new.requires_grad else new.flatten(0, 1)
+
+        noting = root.get_submodule(self.block).register_forward_pre_hook(note, with_kwargs=True, prepend=True)
+        removes = (noting.remove, self.inner.attach(root, through))
+        return lambda: [remove() for remove in removes] and None
+
+
+# ---------------------------------------------------------------- what a family has
 
 
 class Sited(NamedTuple):
@@ -81,9 +216,27 @@ class Sited(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Equation:
+    """`target` is the sum of the sources, put through the module `through` where one is named, then capped."""
+
+    target: str
+    sources: tuple[str, ...]
+    through: tuple[str, ...] = ()
+    softcap: float | None = None
+    at: int | None = None  # only this position of the sources counts
+
+    def __str__(self) -> str:
+        total = " + ".join(self.sources) + ("" if self.at is None else f" at {self.at}")
+        for path in self.through:
+            total = f"{path}({total})"
+        return f"{self.target} = {total if self.softcap is None else f'softcap({total})'}"
+
+
+@dataclass(frozen=True)
 class Family:
-    """What a model family offers: its sites in the order of the forward pass, and why it lacks the others."""
+    """What a model family offers: its sites in the order of the forward pass, why it lacks others, and what must hold."""
 
     name: str
     sited: dict[str, Sited]
     lacking: dict[str, str] = field(default_factory=dict)
+    equations: tuple[Equation, ...] = ()

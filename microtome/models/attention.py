@@ -5,25 +5,23 @@ ours: the function below shows q, k and v to their visitors and hands on to the 
 pattern are asked for it computes them as the eager kernel does. No model is rewritten, and nothing stays behind.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from microtome.core.errors import Refusal
 from microtome.models.adapter import Place, Remove, Visit
 
-NAME = "microtome"
-ROLES = ("q", "k", "v", "scores", "pattern")
+PREFIX = "microtome_"  # then the name of the kernel that does the work
 EAGER = ("scores", "pattern")  # only the eager kernel has them as tensors
+FOREIGN = ("s_aux", "position_bias")  # settings of kernels whose scores hold more than q, k and the mask
 
 _visits: dict[nn.Module, dict[str, Visit]] = {}
-_native: dict[int, str] = {}  # id(config) -> the implementation the model was loaded with
 
 
 @dataclass(frozen=True)
@@ -35,12 +33,14 @@ class Attended(Place):
 
     def attach(self, root: nn.Module, visit: Visit) -> Remove:
         module = root.get_submodule(self.path)
-        _visits.setdefault(module, {})[self.role] = visit
+        before = _visits.get(module, {})
+        _visits[module] = {**before, self.role: visit}
 
         def remove() -> None:
-            _visits[module].pop(self.role)
-            if not _visits[module]:
-                del _visits[module]
+            left = {**_visits.pop(module), self.role: before.get(self.role)}
+            kept = {role: visit for role, visit in left.items() if visit is not None}
+            if kept:
+                _visits[module] = kept
 
         return remove
 
@@ -48,64 +48,34 @@ class Attended(Place):
 @contextmanager
 def attending(root: nn.Module, roles: set[str]) -> Iterator[None]:
     """For the length of the block, attention passes through here: eager if scores or patterns were asked for."""
-    configs = {id(m.config): m.config for m in root.modules() if hasattr(getattr(m, "config", None), "_attn_implementation")}
-    before = {key: config._attn_implementation for key, config in configs.items()}
+    before = {config: config._attn_implementation for config in attention_configs(root)}
     eager = bool(roles & set(EAGER))
-    for key, config in configs.items():
-        _native[key] = "eager" if eager else before[key] or "eager"
-        AttentionMaskInterface.register(NAME, ALL_MASK_ATTENTION_FUNCTIONS[_native[key]])
-        config._attn_implementation_internal = NAME
     try:
+        for config, name in before.items():
+            native = (name or "eager").removeprefix(PREFIX)
+            config._attn_implementation_internal = registered("eager" if eager else native)
         yield
     finally:
-        for key, config in configs.items():
-            config._attn_implementation_internal = before[key]
-            _native.pop(key, None)
+        for config, name in before.items():
+            config._attn_implementation_internal = name
 
 
-def attend(module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, **settings: Any) -> tuple:
-    """The attention function that transformers calls: q (batch, head, pos, d), k and v with their own number of heads."""
-    visits = _visits.get(module, {})
-    q, k, v = (shown(x, visits.get(role)) for role, x in (("q", q), ("k", k), ("v", v)))
-    native = _native[id(module.config)]
-    if native == "eager":
-        return eager(module, q, k, v, mask, visits, **settings)
-    return ALL_ATTENTION_FUNCTIONS[native](module, q, k, v, mask, **settings)
+def attention_configs(root: nn.Module) -> "list[Any]":
+    """The settings that attention modules below `root` look their kernel up in, each once."""
+    configs = {id(m.config): m.config for m in root.modules() if "config" in m.__dict__}
+    return [Identified(c) for c in configs.values() if hasattr(c, "_attn_implementation")]
 
 
-def shown(x: Tensor, visit: Visit | None) -> Tensor:
-    return x if visit is None else visit(x.transpose(1, 2)).transpose(1, 2)
+@cache
+def registered(native: str) -> str:
+    """The name under which transformers finds our function over this kernel, with this kernel's masks."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-
-def eager(
-    module: nn.Module,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Tensor | None,
-    visits: dict[str, Callable],
-    scaling: float | None = None,
-    softcap: float | None = None,
-    **_: Any,
-) -> tuple[Tensor, Tensor]:
-    """softmax(softcap(q k^T scale) + mask) v, in the order of operations of transformers' eager kernels."""
-    groups = q.shape[1] // k.shape[1]
-    if groups > 1:
-        k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-    scores = torch.matmul(q, k.transpose(2, 3))
-    scores = scores * (q.shape[-1] ** -0.5 if scaling is None else scaling)
-    if softcap is not None:
-        scores = torch.tanh(scores / softcap) * softcap
-    if mask is not None:
-        scores = scores + mask[:, :, :, : k.shape[-2]]
-    scores = visits.get("scores", unchanged)(scores)
-    pattern = torch.softmax(scores, dim=-1, dtype=torch.float32).to(q.dtype)
-    pattern = visits.get("pattern", unchanged)(pattern)
-    return torch.matmul(pattern, v).transpose(1, 2).contiguous(), pattern
-
-
-def unchanged(x: Tensor) -> Tensor:
-    return x
-
-
-AttentionInterface.register(NAME, attend)
+    name = PREFIX + native
+    kernel = eager if native == "eager" else ALL_ATTENTION_FUNCTIONS[native]
+    AttentionInterface.register(name, partial(attend, kernel))
+    if native in ALL_MASK_ATTENTION_FUNCTIONS:
+        AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[native])
+    return name

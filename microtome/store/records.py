@@ -44,6 +44,7 @@ class Run(Record):
     created: str  # ISO 8601, UTC
     version: str
     stage: Stage = "load"
+    seconds: float = 0.0  # spent so far, over all sittings
 
 
 class Figures(BaseModel):

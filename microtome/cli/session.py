@@ -1,0 +1,50 @@
+"""A model and a dictionary behind the browser's pages: text in, activations out, all in plain values."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from microtome.core.codes import Codes
+from microtome.core.component import Dictionary
+from microtome.core.session import Firing
+from microtome.dictionaries.files import load_dictionary
+from microtome.models.hooked import HookedModel
+from microtome.models.load import load
+from microtome.store.records import Run
+
+
+class LiveSession:
+    """Answers `core.session.Session` for one run."""
+
+    def __init__(self, model: HookedModel, dictionary: Dictionary):
+        self.model, self.dictionary = model, dictionary
+
+    @torch.no_grad()
+    def _codes(self, text: str) -> tuple[list[str], Codes]:
+        inputs = self.model.inputs(text)
+        trace = self.model.run(inputs, read=self.dictionary.reads)
+        tokens = [self.model.tokenizer.decode([i]) for i in inputs.ids[0].tolist()]
+        return tokens, trace.codes(self.dictionary)
+
+    def fire(self, text: str, top: int) -> Firing:
+        tokens, codes = self._codes(text)
+        best = codes.top(top)
+        order = best.values[0].argsort(-1, descending=True)
+        values, components = (lists(x[0].gather(-1, order)) for x in (best.values, best.indices))
+        kept = [[(c, v) for c, v in zip(cs, vs, strict=True) if v > 0] for cs, vs in zip(components, values, strict=True)]
+        return Firing(tokens, [[c for c, _ in row] for row in kept], [[v for _, v in row] for row in kept])
+
+    def activity(self, text: str, component: int) -> tuple[list[str], list[float]]:
+        tokens, codes = self._codes(text)
+        return tokens, codes.of(component)[0].tolist()
+
+
+def lists(x: Tensor) -> list[list]:
+    return x.tolist()
+
+
+def open_session(folder: Path) -> LiveSession:
+    """The session of a run folder: its model, and its dictionary."""
+    run = Run.read(folder)
+    return LiveSession(load(run.model), load_dictionary(folder / "dictionary"))

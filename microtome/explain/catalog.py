@@ -1,0 +1,197 @@
+"""The catalogue: in one pass over text, what every component of a dictionary responds to.
+
+The pass spills (token, component, value) triples to disk by range of components, so memory does not grow with the text.
+Then each range is sorted once and everything said of its components is worked out from it exactly: counts, histogram, the
+strongest examples and examples from each fifth of the ranks. Examples come from different windows where there are enough.
+"""
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from safetensors.numpy import save_file
+from torch import Tensor
+
+from microtome.core.component import Dictionary
+from microtome.core.errors import NotFinite
+from microtome.core.inputs import Tokens
+from microtome.core.model import Model
+from microtome.data.windows import Text
+from microtome.store import catalog as on_disk
+from microtome.store.catalog import COLUMNS_PER_FILE, PER_QUANTILE, QUANTILES, TOP, Catalog
+
+BINS = 40  # of each component's histogram, equal from zero to its maximum
+SPILL = 4_000_000  # triples held before they go to disk
+NEAREST = 10
+TRIPLE = np.dtype([("token", np.uint32), ("component", np.uint32), ("value", np.float32)])
+
+
+@torch.no_grad()
+def cataloguing(
+    model: Model,
+    dictionary: Dictionary,
+    text: Text,
+    into: Path,
+    *,
+    vocabulary: list[str],
+    logits: Float[Tensor, "components vocab"] | None = None,
+    labels: Iterable[str] = (),
+    about: str = "",
+    components: int | None = None,
+    batch: int = 32,
+) -> Iterator[int]:
+    """Build a catalogue, yielding the number of windows seen so far. What an unfinished build left is begun again.
+
+    `logits` is each component's direct effect on the logits, where it has one. `components` keeps only the first so many
+    (a sample, where the order means nothing).
+    """
+    kept = len(dictionary) if components is None else min(components, len(dictionary))
+    shutil.rmtree(into, ignore_errors=True)
+    into.mkdir(parents=True)
+    spill = Spill(into, kept)
+    for start in range(0, len(text), batch):
+        ids = text.tokens[start : start + batch]
+        trace = model.run(Tokens.of(ids), read=dictionary.reads)
+        spill.add(trace.codes(dictionary).entries(), start, ids.shape[1])
+        yield min(start + batch, len(text))
+    rows = spill.finish(text)
+    rows |= geometry(dictionary, kept) | effects_on_logits(logits)
+    save_file({name: np.ascontiguousarray(row) for name, row in rows.items()}, into / "components.safetensors")
+    arrays = {"tokens": text.tokens.numpy().astype(np.int32), "document": text.document.astype(np.int32), "labels": text.labels}
+    save_file(arrays, into / "windows.safetensors")
+    (into / "vocabulary.json").write_text(json.dumps(vocabulary))
+    manifest = {
+        "schema": on_disk.SCHEMA, "components": kept, "context": text.tokens.shape[1], "text": about,
+        "documents": text.documents, "labels": list(labels), "tokens": len(text) * (text.tokens.shape[1] - 1),
+    }  # fmt: skip
+    (into / "manifest.json").write_text(json.dumps(manifest, indent=1))
+
+
+def catalog(model: Model, dictionary: Dictionary, text: Text, into: Path, **settings: object) -> Catalog:
+    """Build a catalogue to the end and open it; see `cataloguing`."""
+    for _ in cataloguing(model, dictionary, text, into, **settings):
+        pass
+    return Catalog(into)
+
+
+class Spill:
+    """Triples on their way to disk, one file for each range of components."""
+
+    def __init__(self, folder: Path, components: int):
+        self.folder, self.components = folder, components
+        self.files = [folder / f".spill-{i:03d}" for i in range(-(-components // COLUMNS_PER_FILE))]
+        self.waiting: list[np.ndarray] = []
+
+    def add(self, entries: tuple[Tensor, Tensor, Tensor], first_window: int, context: int) -> None:
+        """Entries of windows from `first_window` on; those at position 0 are left out."""
+        rows, components, values = entries
+        counted = (rows % context != 0) & (components < self.components)
+        if not values.isfinite().all():
+            raise NotFinite("the dictionary's activations are not finite; look at its weights and at the site's activations")
+        triples = np.empty(int(counted.sum()), TRIPLE)
+        triples["token"] = (rows[counted] + first_window * context).numpy()
+        triples["component"], triples["value"] = components[counted].numpy(), values[counted].numpy()
+        self.waiting.append(triples)
+        if sum(map(len, self.waiting)) >= SPILL:
+            self._flush()
+
+    def _flush(self) -> None:
+        triples = np.concatenate(self.waiting) if self.waiting else np.empty(0, TRIPLE)
+        self.waiting = []
+        file = triples["component"] // COLUMNS_PER_FILE
+        ordered = triples[file.argsort(kind="stable")]
+        ends = np.cumsum(np.bincount(file, minlength=len(self.files)))
+        for path, part in zip(self.files, np.split(ordered, ends[:-1]), strict=True):
+            with path.open("ab") as spilt:
+                part.tofile(spilt)
+
+    def finish(self, text: Text) -> dict[str, np.ndarray]:
+        """Sort every range, write its columns, and return the rows of statistics of all components."""
+        self._flush()
+        parts = []
+        for number, path in enumerate(self.files):
+            triples = np.fromfile(path, TRIPLE)
+            path.unlink()
+            on_disk.write_columns(self.folder, number, triples["token"], triples["component"], triples["value"])
+            count = min(COLUMNS_PER_FILE, self.components - number * COLUMNS_PER_FILE)
+            parts.append(statistics(triples, number * COLUMNS_PER_FILE, count, text))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def statistics(triples: np.ndarray, first: int, count: int, text: Text) -> dict[str, np.ndarray]:
+    """The rows of `count` components from number `first` on."""
+    place = (triples["component"] - first).astype(np.int64)
+    value = triples["value"].astype(np.float64)
+    context = text.tokens.shape[1]
+    strongest = np.zeros(count)
+    np.maximum.at(strongest, place, value)
+    fired = np.bincount(place, minlength=count)
+    bins = np.minimum((value / np.maximum(strongest[place], 1e-30) * BINS).astype(np.int64), BINS - 1).clip(0)
+    return {
+        "count": fired,
+        "density": (fired / (len(text) * (context - 1))).astype(np.float32),
+        "sum": np.bincount(place, value, count),
+        "sum_squares": np.bincount(place, value**2, count),
+        "max": strongest.astype(np.float32),
+        "histogram": np.bincount(place * BINS + bins, minlength=count * BINS).reshape(count, BINS).astype(np.int32),
+        "exemplars": exemplars(place, triples["token"].astype(np.int64), value, count, context),
+    }
+
+
+def exemplars(
+    place: Int[np.ndarray, "n"], token: Int[np.ndarray, "n"], value: Float[np.ndarray, "n"], count: int, context: int
+) -> Int[np.ndarray, "count slots"]:
+    """Each component's strongest token of every window, ranked: the first TOP, then a few spread over each fifth."""
+    order = np.lexsort((-value, token // context, place))
+    key = place[order] * (1 << 40) + token[order] // context
+    peaks = order[np.concatenate([[True], key[1:] != key[:-1]])] if len(order) else order
+    peaks = peaks[np.lexsort((-value[peaks], place[peaks]))]
+    ends = np.cumsum(np.bincount(place[peaks], minlength=count))
+    found = np.full((count, TOP + QUANTILES * PER_QUANTILE), -1, np.int64)
+    for component, ranked in enumerate(np.split(token[peaks], ends[:-1])):
+        found[component, : min(TOP, len(ranked))] = ranked[:TOP]
+        spread(ranked, found[component, TOP:])
+    return found
+
+
+def spread(ranked: Int[np.ndarray, "n"], slots: Int[np.ndarray, "slots"]) -> None:
+    """Fill slots with tokens from each fifth of the ranks, strongest fifth first, evenly within a fifth."""
+    for fifth, part in enumerate(np.array_split(ranked, QUANTILES)):
+        chosen = part[np.linspace(0, len(part) - 1, min(PER_QUANTILE, len(part))).astype(int)]
+        slots[fifth * PER_QUANTILE : fifth * PER_QUANTILE + len(chosen)] = chosen
+
+
+def geometry(dictionary: Dictionary, kept: int) -> dict[str, np.ndarray]:
+    """Nearest neighbours by cosine of what components write, and a plane map of them (first two principal axes)."""
+    written = dictionary.directions().write[:kept, 0].detach().float()
+    unit = torch.nn.functional.normalize(written, dim=1)
+    nearest, cosine = [], []
+    for start in range(0, len(unit), 1024):
+        block = unit[start : start + 1024] @ unit.T
+        block[torch.arange(len(block)), torch.arange(start, start + len(block))] = -2.0
+        best = block.topk(min(NEAREST, len(unit) - 1), 1)
+        nearest.append(best.indices)
+        cosine.append(best.values)
+    _, _, axes = torch.pca_lowrank(unit, q=2) if min(unit.shape) > 2 else (None, None, unit.new_zeros(unit.shape[1], 2))
+    return {
+        "neighbours": torch.cat(nearest).int().numpy(),
+        "neighbour_cosine": torch.cat(cosine).numpy(),
+        "position": ((unit - unit.mean(0)) @ axes).numpy(),
+    }
+
+
+def effects_on_logits(logits: Float[Tensor, "components vocab"] | None) -> dict[str, np.ndarray]:
+    """The tokens that each component promotes and suppresses most."""
+    if logits is None:
+        return {}
+    top, bottom = logits.topk(NEAREST, 1), (-logits).topk(NEAREST, 1)
+    return {
+        "logits_top": top.indices.int().numpy(),
+        "logits_top_value": top.values.numpy(),
+        "logits_bottom": bottom.indices.int().numpy(),
+        "logits_bottom_value": (-bottom.values).numpy(),
+    }
