@@ -126,6 +126,7 @@ CONSTANTS = frozenset({"True", "False", "None"})
 COMPARISONS = frozenset({"<", ">", "<=", ">=", "==", "!=", "<>"})
 ASSIGNMENTS = frozenset({"=", ":=", "+=", "-=", "*=", "/=", "//=", "%=", "**=", "@=", "&=", "|=", "^=", "<<=", ">>="})
 OPERATORS = frozenset({"+", "-", "*", "/", "//", "%", "**", "@", "&", "|", "^", "~", "<<", ">>"})
+SPACE = re.compile(r"[ \t\f]*")
 OPENING, CLOSING = "([{", ")]}"
 SHAPES = {"(": "in round brackets", "[": "in square brackets", "{": "in curly brackets"}
 STRING_STARTS = frozenset(k for k, name in kinds.tok_name.items() if name.endswith("STRING_START"))
@@ -153,7 +154,7 @@ class Piece(NamedTuple):
 class Labelled:
     """The labels of one source text. `read_by` is "syntax", "tokens" or "nothing"."""
 
-    def __init__(self, source: str, spans: Mapping[str, list[Span]], read_by: str):
+    def __init__(self, source: str, spans: Mapping[str, list[Span]], read_by: str) -> None:
         self.source, self.spans, self.read_by = source, spans, read_by
 
     def characters(self) -> Bool[np.ndarray, "labels characters"]:
@@ -183,7 +184,7 @@ def label(source: str) -> Labelled:
     """Every label of a Python source text. Never raises on account of the text."""
     try:
         text = Text(source, list(pieces(source)))
-    except (tokenize.TokenError, SyntaxError, Misread):
+    except (tokenize.TokenError, SyntaxError, MisreadError):
         return Labelled(source, {}, "nothing")
     tree = parse(source)
     found = defaultdict(list)
@@ -207,14 +208,16 @@ def first_visible(source: str, offsets: Int[np.ndarray, "tokens 2"]) -> Int[np.n
     return np.where(nearest < end, nearest, start)
 
 
-def any_of_space(source: str, row: Bool[np.ndarray, "characters"], offsets: Int[np.ndarray, "tokens 2"]) -> Bool[np.ndarray, "tokens"]:
+def any_of_space(
+    source: str, row: Bool[np.ndarray, "characters"], offsets: Int[np.ndarray, "tokens 2"]
+) -> Bool[np.ndarray, "tokens"]:
     """Which tokens are white space alone and touch a character of this row."""
     start, end = offsets.T
     before = np.concatenate([[0], np.cumsum(row)])
     return (next_visible(source)[np.minimum(start, len(source))] >= end) & (before[end] > before[start])
 
 
-def next_visible(source: str) -> Int[np.ndarray, "characters+1"]:
+def next_visible(source: str) -> Int[np.ndarray, "characters_and_end"]:
     """The next character at or after each one that is not white space; the text's length where none is left."""
     visible = np.fromiter((not c.isspace() for c in source), bool, len(source))
     places = np.where(visible, np.arange(len(source)), len(source))
@@ -223,7 +226,7 @@ def next_visible(source: str) -> Int[np.ndarray, "characters+1"]:
 
 # --------------------------------------------------------------------------------------------------- the text, read
 
-class Misread(Exception):
+class MisreadError(Exception):
     """The tokenizer's columns do not fit the text (stray carriage returns, null bytes)."""
 
 
@@ -244,9 +247,9 @@ def pieces(source: str) -> Iterator[Piece]:
 
 def checked(source: str, piece: Piece) -> Piece:
     if piece.kind == kinds.ERRORTOKEN and not piece.text.isspace():
-        raise Misread(piece)
+        raise MisreadError(piece)
     if piece.kind not in INVISIBLE and source[piece.start : piece.end] != piece.text:
-        raise Misread(piece)
+        raise MisreadError(piece)
     return piece
 
 
@@ -398,7 +401,8 @@ def kinds_of_name(name: str, before: list[str]) -> Iterator[str]:
     attribute = before[1] == "."
     if name in CONSTANTS:
         yield "True, False or None"
-    elif keyword.iskeyword(name):
+        return
+    if keyword.iskeyword(name):
         yield "keyword"
         return
     if name in BUILTINS and not attribute and before[1] not in ("def", "class"):
@@ -468,9 +472,8 @@ def indentation(text: Text) -> Iterator[Span]:
     """White space at the head of a line, outside of strings."""
     inside = {line for p in text.pieces if p.kind == kinds.STRING for line in line_breaks_in(text, p)}
     for start in text.lines:
-        width = len(text.source[start:]) if start == len(text.source) else re.match(r"[ \t\f]*", text.source[start:start + 200]).end()
         if start not in inside:
-            yield Span("indentation", start, start + width)
+            yield Span("indentation", start, SPACE.match(text.source, start).end())
 
 
 def line_breaks_in(text: Text, piece: Piece) -> list[int]:
@@ -485,8 +488,8 @@ def blocks(text: Text) -> Iterator[Span]:
         if piece.kind in (kinds.INDENT, kinds.DEDENT):
             level += 1 if piece.kind == kinds.INDENT else -1
             if last is not None:
-                name = "line break that opens a block" if piece.kind == kinds.INDENT else "line break that closes a block"
-                yield Span(name, last.start, text.next_line(last.start))
+                act = "opens" if piece.kind == kinds.INDENT else "closes"
+                yield Span(f"line break that {act} a block", last.start, text.next_line(last.start))
         elif piece.kind in (kinds.NEWLINE, kinds.ENDMARKER):
             until = text.next_line(piece.start)
             yield Span(LEVELS[min(level, 3)], since, until)
@@ -693,14 +696,26 @@ def test(text: Text, node: ast.If | ast.While | ast.IfExp) -> Iterator[Span]:
     yield Span("in a test of if or while", text.start(node.test), text.end(node.test))
 
 
-FUNCTION = (definition("function name at def", "def"), decorators, annotation_of_return, header("in a def line"), body("in a function body"))
+FUNCTION = (
+    definition("function name at def", "def"),
+    decorators,
+    annotation_of_return,
+    header("in a def line"),
+    body("in a function body"),
+)
+CLASS = (
+    definition("class name at class", "class"),
+    decorators,
+    header("in a class line"),
+    body("in a class body"),
+)
 LOOP = (header("in a for line"), body("in a loop body"))
 COMPREHENSION = (whole("in a comprehension"),)
 IMPORT = (after_first_word("in an import"), imported)
 MARKS = {
     ast.FunctionDef: FUNCTION,
     ast.AsyncFunctionDef: FUNCTION,
-    ast.ClassDef: (definition("class name at class", "class"), decorators, header("in a class line"), body("in a class body")),
+    ast.ClassDef: CLASS,
     ast.arguments: (defaults,),
     ast.arg: (parameter,),
     ast.keyword: (keyword_argument,),
