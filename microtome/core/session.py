@@ -1,7 +1,7 @@
 """A live model behind a page: plain values in, plain values out, so that whoever asks needs no tensor."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -13,6 +13,7 @@ class Firing:
     values: list[list[float]]
 
 
+@runtime_checkable
 class Session(Protocol):
     """A model and one of its dictionaries, ready to be asked."""
 

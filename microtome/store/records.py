@@ -5,9 +5,11 @@ logged step), dictionary/ and catalog/.
 """
 
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
+
+R = TypeVar("R", bound="Record")
 
 
 class Record(BaseModel):
@@ -25,7 +27,7 @@ class Record(BaseModel):
         partial.replace(folder / self.file)
 
     @classmethod
-    def read(cls, folder: Path) -> Self:
+    def read(cls: type[R], folder: Path) -> R:
         return cls.model_validate_json((folder / cls.file).read_text())
 
 

@@ -102,7 +102,7 @@ def explanation(component: int, token: str) -> Explanation:
     shown = token.replace("\n", "↵").replace(" ", "·")
     return Explanation(
         component, "rule", f"Fires on the token “{shown}” as {KINDS[component % 6]}, and weakly on what follows.",
-        score, score - 0.03, min(1, score + 0.02), 0.5, max(0.5, score - 0.12), 120 - component // 4, 480,
+        score, score - 0.03, min(1.0, score + 0.02), 0.5, max(0.5, score - 0.12), 120 - component // 4, 480,
         {"conditions": [f"token is {token!r}", f"kind is {KINDS[component % 6]!r}"], "candidates": 412, "depth": 2},
     )  # fmt: skip
 

