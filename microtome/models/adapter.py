@@ -23,6 +23,11 @@ Remove = Callable[[], None]
 class Place(ABC):
     """Where a site's tensor passes by."""
 
+    @property
+    def looks_back(self) -> bool:
+        """Whether the tensor there holds earlier positions too when earlier keys and values come from a cache."""
+        return False
+
     @abstractmethod
     def attach(self, root: nn.Module, visit: Visit) -> Remove:
         """Call `visit` with the tensor each time it passes; the returned function undoes this."""

@@ -1,49 +1,405 @@
 """Which module of which family holds which site.
 
-One name is one tensor definition in every family: `attn_out` and `mlp_out` are what is added to the residual stream.
-Where a family norms before adding, what the module itself returns is `attn_out_raw` and `mlp_out_raw`.
+One name is one tensor definition in every family:
+
+    embed                       what the token (or patch) embedding returns, before positions are added
+    resid_pre, resid_post       what a block is given and returns
+    resid_mid                   the stream between attention and MLP (absent where both read resid_pre)
+    attn_in, mlp_in             what attention and the MLP are given, after a norm where there is one
+    q_raw, k_raw                what the projections return, before any norm and rotation (absent where q and k are that)
+    q, k, v                     what attention multiplies: after norm and rotation; k and v by key-value heads
+    scores, pattern             what enters and leaves the softmax
+    z                           what the output projection is given, by head
+    mlp_pre, mlp_up             what enters the nonlinearity; the other branch of a gated MLP
+    mlp_act                     what the down projection is given: the neurons
+    attn_out, mlp_out           what is added to the residual stream
+    attn_out_raw, mlp_out_raw   what the modules return, in families that norm before adding; absent in the others
+    final_norm                  what the last norm returns: the unembedding reads it
+    logits                      the scores of the vocabulary, or of the classes
+
+Where a family norms the sum (BERT, OPT-350m: post-norm) the stream between blocks is the normed one: resid_mid and
+resid_post are what the norm returns, and resid_mid = norm(resid_pre + attn_out).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from microtome.core.site import Site
-from microtome.models.adapter import Family, Heads, Into, OutOf, Place, Sited
+from microtome.models.adapter import Columns, Equation, Family, Fused, Heads, Into, OutOf, PerToken, Place, Sited, Stream
 from microtome.models.attention import Attended
 
+ORDER = (
+    "resid_pre", "attn_in", "q_raw", "k_raw", "q", "k", "v", "scores", "pattern", "z", "attn_out_raw", "attn_out",
+    "resid_mid", "mlp_in", "mlp_pre", "mlp_up", "mlp_act", "mlp_out_raw", "mlp_out", "resid_post",
+)  # fmt: skip
 HEADS, PATTERN, STREAM = "batch pos head d", "batch head query key", "batch pos d"
+AXES = dict.fromkeys(ORDER, STREAM) | dict.fromkeys(("q_raw", "k_raw", "q", "k", "v", "z"), HEADS) | dict.fromkeys(("scores", "pattern"), PATTERN)
+
+
+class Block(NamedTuple):
+    """One layer of one model: where it is, and the numbers that split its tensors."""
+
+    path: str
+    heads: int
+    kv_heads: int
+    head_dim: int
+    inner: int
+
+    def at(self, path: str) -> str:
+        return f"{self.path}.{path}" if path else self.path
+
+
+Where = Callable[[Block], Place]
+
+
+# ---------------------------------------------------------------- the words of the table: paths are relative to the layer
+
+
+def into(path: str, first: bool = False) -> Where:
+    return lambda b: Into(b.at(path), first)
+
+
+def out_of(path: str) -> Where:
+    return lambda b: OutOf(b.at(path))
+
+
+def by_head(inner: Where) -> Where:
+    return lambda b: Heads(inner(b), b.heads)
+
+
+def by_kv_head(inner: Where) -> Where:
+    return lambda b: Heads(inner(b), b.kv_heads)
+
+
+def fused(path: str, index: int) -> Where:
+    return lambda b: Fused(OutOf(b.at(path)), b.heads, index)
+
+
+def columns(path: str, span: Callable[[Block], tuple[int, int]]) -> Where:
+    return lambda b: Columns(OutOf(b.at(path)), *span(b))
+
+
+def stream(inner: Where) -> Where:
+    return lambda b: Stream(inner(b), b.path)
+
+
+def per_token(inner: Where) -> Where:
+    return lambda b: PerToken(inner(b), b.path)
+
+
+def attended(path: str) -> dict[str, Where]:
+    return {role: (lambda b, role=role: Attended(b.at(path), role)) for role in ("q", "k", "v", "scores", "pattern")}
+
+
+# ---------------------------------------------------------------- the table
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Module paths of a family of transformers; within a layer, relative to the layer. None: the family has no such module."""
+    """A family: module paths of the whole model, the sites of a layer, what must hold within a layer, what is lacking."""
 
-    embed: str = "model.embed_tokens"
-    layers: str = "model.layers"
-    final_norm: str = "model.norm"
-    attention: str = "self_attn"
-    attn_norm: str | None = "input_layernorm"
-    out_projection: str = "self_attn.o_proj"
-    mlp: str | None = "mlp"
-    mlp_norm: str | None = "post_attention_layernorm"
-    mlp_down: str | None = "mlp.down_proj"
-    attn_added: str | None = None  # the norm whose output is added, where a family norms before adding
-    mlp_added: str | None = None
-    parallel: bool = False  # attention and MLP read the same residual stream
+    embed: str
+    layers: str
+    final_norm: str | None
+    unembed: tuple[str, ...]
+    sites: dict[str, Where]
+    equations: tuple[Equation, ...]
     lacking: dict[str, str] = field(default_factory=dict)
+    logits_axes: str = "batch pos vocab"
+    reads_position: int | None = None  # the one position that a classifier reads
 
 
-LLAMA = Layout()
-LAYOUTS = {
-    "llama": LLAMA,
-    "starcoder2": Layout(mlp_down="mlp.c_proj"),
-    "gpt2": Layout(
-        embed="transformer.wte", layers="transformer.h", final_norm="transformer.ln_f", attention="attn",
-        attn_norm="ln_1", out_projection="attn.c_proj", mlp_norm="ln_2", mlp_down="mlp.c_proj",
+def rules(out: str, down: str, added: str = "", *, attn_norm: str = "", mlp_norm: str = "") -> tuple[Equation, ...]:
+    """What holds in a pre-norm layer. `added`: "_raw" where the modules' outputs are normed before they are added."""
+    norms = (("attn_in", "resid_pre", attn_norm), ("mlp_in", "resid_mid", mlp_norm))
+    return (
+        *(Equation(target, (source,), (path,)) for target, source, path in norms if path),
+        Equation(f"attn_out{added}", ("z",), (out,)),
+        Equation(f"mlp_out{added}", ("mlp_act",), (down,)),
+    )
+
+
+SEQUENTIAL = (Equation("resid_mid", ("resid_pre", "attn_out")), Equation("resid_post", ("resid_mid", "mlp_out")))
+PARALLEL = (Equation("resid_post", ("resid_pre", "attn_out", "mlp_out")),)
+NO_MID = {"resid_mid": "attention and MLP both read resid_pre, so no stream runs between them"}
+NO_UP = {"mlp_up": "its MLP is not gated; mlp_pre is the one branch there is"}
+NO_RAW = {f"{x}_out_raw": f"nothing is normed before it is added, so {x}_out is what the module returns" for x in ("attn", "mlp")}
+UNROTATED = {f"{x}_raw": f"queries and keys are not rotated, so {x} is what the projection returns" for x in "qk"}
+HIDDEN_SCORES = {"scores": "its attention computes them inside one function that shows only the pattern; read pattern"}
+
+LLAMA_SITES: dict[str, Where] = {
+    "resid_pre": into(""),
+    "attn_in": into("self_attn"),
+    "q_raw": by_head(out_of("self_attn.q_proj")),
+    "k_raw": by_kv_head(out_of("self_attn.k_proj")),
+    **attended("self_attn"),
+    "z": by_head(into("self_attn.o_proj")),
+    "attn_out": out_of("self_attn"),
+    "resid_mid": stream(into("post_attention_layernorm")),
+    "mlp_in": into("mlp"),
+    "mlp_pre": out_of("mlp.gate_proj"),
+    "mlp_up": out_of("mlp.up_proj"),
+    "mlp_act": into("mlp.down_proj"),
+    "mlp_out": out_of("mlp"),
+    "resid_post": out_of(""),
+}
+LLAMA_RULES = rules("self_attn.o_proj", "mlp.down_proj", attn_norm="input_layernorm", mlp_norm="post_attention_layernorm")
+LLAMA = Layout(
+    "model.embed_tokens", "model.layers", "model.norm", ("lm_head",), LLAMA_SITES, LLAMA_RULES + SEQUENTIAL, NO_RAW
+)  # fmt: skip
+
+
+def changed(base: dict[str, Where], lost: tuple[str, ...] = (), **places: Where) -> dict[str, Where]:
+    """A family's sites, as another's with some lost and others elsewhere."""
+    return {name: place for name, place in {**base, **places}.items() if name not in lost}
+
+
+PLAIN = {"mlp_pre": out_of("mlp.c_fc"), "mlp_act": into("mlp.c_proj")}
+STARCODER2 = Layout(
+    LLAMA.embed, LLAMA.layers, LLAMA.final_norm, LLAMA.unembed,
+    changed(LLAMA_SITES, ("mlp_up",), **PLAIN),
+    rules("self_attn.o_proj", "mlp.c_proj", attn_norm="input_layernorm", mlp_norm="post_attention_layernorm") + SEQUENTIAL,
+    NO_RAW | NO_UP,
+)  # fmt: skip
+
+GPT2_SITES: dict[str, Where] = {
+    "resid_pre": into(""),
+    "attn_in": into("attn"),
+    **attended("attn"),
+    "z": by_head(into("attn.c_proj")),
+    "attn_out": out_of("attn"),
+    "resid_mid": stream(into("ln_2")),
+    "mlp_in": into("mlp"),
+    **PLAIN,
+    "mlp_out": out_of("mlp"),
+    "resid_post": out_of(""),
+}
+GPT2 = Layout(
+    "transformer.wte", "transformer.h", "transformer.ln_f", ("lm_head",), GPT2_SITES,
+    rules("attn.c_proj", "mlp.c_proj", attn_norm="ln_1", mlp_norm="ln_2") + SEQUENTIAL,
+    NO_RAW | NO_UP | UNROTATED,
+)  # fmt: skip
+GPT_NEO = Layout(
+    GPT2.embed, GPT2.layers, GPT2.final_norm, GPT2.unembed,
+    changed(
+        GPT2_SITES, ("scores",),
+        q=by_head(out_of("attn.attention.q_proj")),
+        k=by_head(out_of("attn.attention.k_proj")),
+        v=by_head(out_of("attn.attention.v_proj")),
+        pattern=out_of("attn.attention.attn_dropout"),
+        z=by_head(into("attn.attention.out_proj")),
     ),
+    rules("attn.attention.out_proj", "mlp.c_proj", attn_norm="ln_1", mlp_norm="ln_2") + SEQUENTIAL,
+    NO_RAW | NO_UP | UNROTATED | HIDDEN_SCORES,
+)  # fmt: skip
+GPTJ = Layout(
+    GPT2.embed, GPT2.layers, GPT2.final_norm, GPT2.unembed,
+    changed(
+        GPT2_SITES, ("q", "k", "scores", "resid_mid"),
+        q_raw=by_head(out_of("attn.q_proj")),
+        k_raw=by_head(out_of("attn.k_proj")),
+        v=by_head(out_of("attn.v_proj")),
+        pattern=out_of("attn.attn_dropout"),
+        z=by_head(into("attn.out_proj")),
+        mlp_pre=out_of("mlp.fc_in"),
+        mlp_act=into("mlp.fc_out"),
+    ),
+    (*rules("attn.out_proj", "mlp.fc_out", attn_norm="ln_1"), Equation("mlp_in", ("resid_pre",), ("ln_1",)), *PARALLEL),
+    NO_RAW | NO_UP | HIDDEN_SCORES | NO_MID
+    | {x: f"its attention rotates them inside its own forward; {x}_raw is {x} before the rotation" for x in "qk"},
+)  # fmt: skip
+BLOOM = Layout(
+    "transformer.word_embeddings", "transformer.h", "transformer.ln_f", ("lm_head",),
+    {
+        "resid_pre": into(""),
+        "attn_in": into("self_attention"),
+        "q": fused("self_attention.query_key_value", 0),
+        "k": fused("self_attention.query_key_value", 1),
+        "v": fused("self_attention.query_key_value", 2),
+        "pattern": out_of("self_attention.attention_dropout"),
+        "z": by_head(into("self_attention.dense")),
+        "attn_out": out_of("self_attention.dense"),
+        "resid_mid": out_of("self_attention"),  # BLOOM adds the residual inside attention
+        "mlp_in": into("mlp"),
+        "mlp_pre": out_of("mlp.dense_h_to_4h"),
+        "mlp_act": into("mlp.dense_4h_to_h"),
+        "mlp_out": out_of("mlp.dense_4h_to_h"),
+        "resid_post": out_of(""),
+    },
+    rules("self_attention.dense", "mlp.dense_4h_to_h", attn_norm="input_layernorm", mlp_norm="post_attention_layernorm") + SEQUENTIAL,
+    NO_RAW | NO_UP | UNROTATED | HIDDEN_SCORES,
+)  # fmt: skip
+
+NEOX_SITES: dict[str, Where] = {
+    "resid_pre": into(""),
+    "attn_in": into("attention"),
+    "q_raw": fused("attention.query_key_value", 0),
+    "k_raw": fused("attention.query_key_value", 1),
+    **attended("attention"),
+    "z": by_head(into("attention.dense")),
+    "attn_out": out_of("attention"),
+    "resid_mid": stream(into("post_attention_layernorm")),
+    "mlp_in": into("mlp"),
+    "mlp_pre": out_of("mlp.dense_h_to_4h"),
+    "mlp_act": into("mlp.dense_4h_to_h"),
+    "mlp_out": out_of("mlp"),
+    "resid_post": out_of(""),
+}
+
+
+def gpt_neox(config: Any) -> Layout:
+    parallel = config.use_parallel_residual
+    mlp_reads = Equation("mlp_in", ("resid_pre" if parallel else "resid_mid",), ("post_attention_layernorm",))
+    return Layout(
+        "gpt_neox.embed_in", "gpt_neox.layers", "gpt_neox.final_layer_norm", ("lm_head",),
+        changed(NEOX_SITES, ("resid_mid",) if parallel else ()),
+        (*rules("attention.dense", "mlp.dense_4h_to_h", attn_norm="input_layernorm"), mlp_reads, *(PARALLEL if parallel else SEQUENTIAL)),
+        NO_RAW | NO_UP | (NO_MID if parallel else {}),
+    )  # fmt: skip
+
+
+GEMMA = Layout(
+    LLAMA.embed, LLAMA.layers, LLAMA.final_norm, LLAMA.unembed,
+    changed(
+        LLAMA_SITES,
+        attn_out_raw=out_of("self_attn"),
+        attn_out=out_of("post_attention_layernorm"),
+        resid_mid=stream(into("pre_feedforward_layernorm")),
+        mlp_out_raw=out_of("mlp"),
+        mlp_out=out_of("post_feedforward_layernorm"),
+    ),
+    (
+        *rules("self_attn.o_proj", "mlp.down_proj", "_raw", attn_norm="input_layernorm", mlp_norm="pre_feedforward_layernorm"),
+        Equation("attn_out", ("attn_out_raw",), ("post_attention_layernorm",)),
+        Equation("mlp_out", ("mlp_out_raw",), ("post_feedforward_layernorm",)),
+        *SEQUENTIAL,
+    ),
+)  # fmt: skip
+OLMO2 = Layout(
+    LLAMA.embed, LLAMA.layers, LLAMA.final_norm, LLAMA.unembed,
+    changed(GEMMA.sites, resid_mid=stream(into("mlp", first=True))),
+    (
+        *rules("self_attn.o_proj", "mlp.down_proj", "_raw"),
+        Equation("attn_in", ("resid_pre",)),
+        Equation("attn_out", ("attn_out_raw",), ("post_attention_layernorm",)),
+        Equation("mlp_in", ("resid_mid",)),
+        Equation("mlp_out", ("mlp_out_raw",), ("post_feedforward_layernorm",)),
+        *SEQUENTIAL,
+    ),
+)  # fmt: skip
+PHI = Layout(
+    LLAMA.embed, LLAMA.layers, "model.final_layernorm", LLAMA.unembed,
+    changed(
+        LLAMA_SITES, ("resid_mid", "mlp_up"),
+        z=by_head(into("self_attn.dense")), mlp_pre=out_of("mlp.fc1"), mlp_act=into("mlp.fc2"),
+    ),
+    (*rules("self_attn.dense", "mlp.fc2", attn_norm="input_layernorm"), Equation("mlp_in", ("resid_pre",), ("input_layernorm",)), *PARALLEL),
+    NO_RAW | NO_UP | NO_MID,
+)  # fmt: skip
+PHI3 = Layout(
+    LLAMA.embed, LLAMA.layers, LLAMA.final_norm, LLAMA.unembed,
+    changed(
+        LLAMA_SITES,
+        q_raw=by_head(columns("self_attn.qkv_proj", lambda b: (0, b.heads * b.head_dim))),
+        k_raw=by_kv_head(columns("self_attn.qkv_proj", lambda b: (b.heads * b.head_dim, (b.heads + b.kv_heads) * b.head_dim))),
+        mlp_pre=columns("mlp.gate_up_proj", lambda b: (0, b.inner)),
+        mlp_up=columns("mlp.gate_up_proj", lambda b: (b.inner, 2 * b.inner)),
+    ),
+    LLAMA.equations, NO_RAW,
+)  # fmt: skip
+MIXTRAL = Layout(
+    LLAMA.embed, LLAMA.layers, LLAMA.final_norm, LLAMA.unembed,
+    changed(LLAMA_SITES, ("mlp_pre", "mlp_up", "mlp_act")),
+    (*(e for e in LLAMA.equations if e.sources != ("mlp_act",)), Equation("mlp_out", ("mlp_in",), ("mlp",))),
+    NO_RAW | {x: "every expert has neurons of its own, each for its own tokens; mlp_in and mlp_out surround them all" for x in ("mlp_pre", "mlp_up", "mlp_act")},
+)  # fmt: skip
+
+OPT_SITES: dict[str, Where] = {
+    "resid_pre": into(""),
+    "attn_in": into("self_attn"),
+    **attended("self_attn"),
+    "z": by_head(into("self_attn.out_proj")),
+    "attn_out": out_of("self_attn"),
+    "resid_mid": stream(per_token(into("final_layer_norm"))),
+    "mlp_in": per_token(into("fc1")),
+    "mlp_pre": per_token(out_of("fc1")),
+    "mlp_act": per_token(into("fc2")),
+    "mlp_out": per_token(out_of("fc2")),
+    "resid_post": out_of(""),
+}
+OPT_LACKING = NO_RAW | NO_UP | UNROTATED
+
+
+def opt(config: Any) -> Layout:
+    before = config.do_layer_norm_before
+    normed = before and not config._remove_final_layer_norm
+    squeezed = config.word_embed_proj_dim != config.hidden_size
+    post_norm = (
+        Equation("resid_mid", ("resid_pre", "attn_out"), ("self_attn_layer_norm",)),
+        Equation("resid_post", ("resid_mid", "mlp_out"), ("final_layer_norm",)),
+    )
+    return Layout(
+        "model.decoder.embed_tokens", "model.decoder.layers", "model.decoder.final_layer_norm" if normed else None,
+        (*(["model.decoder.project_out"] if squeezed else []), "lm_head"),
+        OPT_SITES if before else changed(OPT_SITES, resid_mid=out_of("self_attn_layer_norm")),
+        rules("self_attn.out_proj", "fc2", attn_norm="self_attn_layer_norm", mlp_norm="final_layer_norm") + SEQUENTIAL
+        if before else rules("self_attn.out_proj", "fc2") + post_norm,
+        OPT_LACKING if normed else OPT_LACKING | {"final_norm": "this model norms inside its blocks and has no norm after them; read the last resid_post"},
+    )  # fmt: skip
+
+
+BERT = Layout(
+    "bert.embeddings.word_embeddings", "bert.encoder.layer", "cls.predictions.transform.LayerNorm", ("cls.predictions.decoder",),
+    {
+        "resid_pre": into(""),
+        "attn_in": into("attention.self"),
+        **attended("attention.self"),
+        "z": by_head(into("attention.output.dense")),
+        "attn_out": out_of("attention.output.dense"),
+        "resid_mid": out_of("attention.output"),
+        "mlp_in": into("intermediate"),
+        "mlp_pre": out_of("intermediate.dense"),
+        "mlp_act": into("output.dense"),
+        "mlp_out": out_of("output.dense"),
+        "resid_post": out_of(""),
+    },
+    (
+        *rules("attention.output.dense", "output.dense"),
+        Equation("resid_mid", ("resid_pre", "attn_out"), ("attention.output.LayerNorm",)),
+        Equation("resid_post", ("resid_mid", "mlp_out"), ("output.LayerNorm",)),
+    ),
+    NO_RAW | NO_UP | UNROTATED,
+)  # fmt: skip
+VIT = Layout(
+    "vit.embeddings.patch_embeddings", "vit.layers", "vit.layernorm", ("classifier",),
+    {
+        "resid_pre": into(""),
+        "attn_in": into("attention"),
+        **attended("attention"),
+        "z": by_head(into("attention.o_proj")),
+        "attn_out": out_of("attention"),
+        "resid_mid": stream(into("layernorm_after")),
+        "mlp_in": into("mlp"),
+        "mlp_pre": out_of("mlp.fc1"),
+        "mlp_act": into("mlp.fc2"),
+        "mlp_out": out_of("mlp"),
+        "resid_post": out_of(""),
+    },
+    rules("attention.o_proj", "mlp.fc2", attn_norm="layernorm_before", mlp_norm="layernorm_after") + SEQUENTIAL,
+    NO_RAW | NO_UP | UNROTATED, "batch label", 0,
+)  # fmt: skip
+
+LAYOUTS: dict[str, Layout | Callable[[Any], Layout]] = {
+    "bert": BERT, "bloom": BLOOM, "gemma2": GEMMA, "gemma3_text": GEMMA, "gpt2": GPT2, "gpt_neo": GPT_NEO, "gpt_neox": gpt_neox,
+    "gptj": GPTJ, "llama": LLAMA, "mistral": LLAMA, "mixtral": MIXTRAL, "olmo": LLAMA, "olmo2": OLMO2, "opt": opt, "phi": PHI,
+    "phi3": PHI3, "qwen2": LLAMA, "qwen3": LLAMA, "starcoder2": STARCODER2, "vit": VIT,
 }  # fmt: skip
+
+
+# ---------------------------------------------------------------- from the table to a model
 
 
 def family_of(module: nn.Module) -> Family:
@@ -53,35 +409,73 @@ def family_of(module: nn.Module) -> Family:
     if kind not in LAYOUTS:
         sited = {"logits": Sited(Site("logits", "batch pos vocab"), OutOf("", "logits"))} if config is not None else {}
         return Family(kind, sited)
-    layout = LAYOUTS[kind]
-    heads = config.num_attention_heads
-    count = len(module.get_submodule(layout.layers))
-    sites = list(whole_model(layout, count, heads))
-    return Family(kind, {s.site.name: s for s in sites}, dict(layout.lacking))
+    row = LAYOUTS[kind]
+    found = Found(module, row if isinstance(row, Layout) else row(config))
+    sites = {s.site.name: s for s in found.sites()}
+    return Family(kind, sites, dict(found.lacking()), tuple(found.equations()))
 
 
-def whole_model(layout: Layout, layers: int, heads: int) -> Iterator[Sited]:
-    """Every site, in the order in which a forward pass meets it."""
-    yield Sited(Site("embed", STREAM), OutOf(layout.embed))
-    for i in range(layers):
-        for name, axes, place in layer_sites(layout, f"{layout.layers}.{i}", heads):
-            yield Sited(Site(f"{name}.{i}", axes), place)
-    yield Sited(Site("final_norm", STREAM), OutOf(layout.final_norm))
-    yield Sited(Site("logits", "batch pos vocab"), OutOf("", "logits"))
+class Found:
+    """A layout on one model: full paths, and one of each site for every layer."""
 
+    def __init__(self, module: nn.Module, layout: Layout):
+        self.module, self.layout, self.config = module, layout, module.config
+        # A bare model, without a head, stands one level higher.
+        base = getattr(module, "base_model", None) is module
+        self.prefix = f"{module.base_model_prefix}." if base else ""
+        self.headed = not base and self.has(layout.unembed[-1])
 
-def layer_sites(layout: Layout, layer: str, heads: int) -> Iterator[tuple[str, str, Place]]:
-    attention = f"{layer}.{layout.attention}"
-    yield "resid_pre", STREAM, Into(layer)
-    yield "attn_in", STREAM, Into(attention)
-    for role in ("q", "k", "v"):
-        yield role, HEADS, Attended(attention, role)
-    for role in ("scores", "pattern"):
-        yield role, PATTERN, Attended(attention, role)
-    yield "z", HEADS, Heads(Into(f"{layer}.{layout.out_projection}"), heads)
-    yield "attn_out", STREAM, OutOf(attention)
-    yield "resid_mid", STREAM, Into(f"{layer}.{layout.mlp_norm}")
-    yield "mlp_in", STREAM, OutOf(f"{layer}.{layout.mlp_norm}")
-    yield "mlp_act", STREAM, Into(f"{layer}.{layout.mlp_down}")
-    yield "mlp_out", STREAM, OutOf(f"{layer}.{layout.mlp}")
-    yield "resid_post", STREAM, OutOf(layer)
+    def has(self, path: str) -> bool:
+        return path in dict(self.module.named_modules())
+
+    def path(self, path: str) -> str:
+        return path.removeprefix(self.prefix)
+
+    def blocks(self) -> Iterator[Block]:
+        c = self.config
+        heads, inner = c.num_attention_heads, getattr(c, "intermediate_size", None) or 0
+        kv_heads = getattr(c, "num_key_value_heads", None) or heads
+        head_dim = getattr(c, "head_dim", None) or c.hidden_size // heads
+        layers = self.path(self.layout.layers)
+        for i in range(len(self.module.get_submodule(layers))):
+            yield Block(f"{layers}.{i}", heads, kv_heads, head_dim, inner)
+
+    def sites(self) -> Iterator[Sited]:
+        """Every site, in the order in which a forward pass meets it."""
+        layout = self.layout
+        yield Sited(Site("embed", STREAM), OutOf(self.path(layout.embed)))
+        for i, block in enumerate(self.blocks()):
+            for name in (n for n in ORDER if n in layout.sites):
+                yield Sited(Site(f"{name}.{i}", AXES[name]), layout.sites[name](block))
+        if layout.final_norm is not None and self.has(self.path(layout.final_norm)):
+            yield Sited(Site("final_norm", STREAM), OutOf(self.path(layout.final_norm)))
+        if self.headed or self.prefix == "":
+            yield Sited(Site("logits", layout.logits_axes if self.headed else "batch label"), OutOf("", "logits"))
+
+    def lacking(self) -> Iterator[tuple[str, str]]:
+        """Names that are refused, each with the reason."""
+        for name, reason in self.layout.lacking.items():
+            if name in ORDER:
+                yield from ((f"{name}.{i}", reason) for i, _ in enumerate(self.blocks()))
+            else:
+                yield name, reason
+        if self.prefix:
+            yield "logits", "this is the bare model, without the head that makes logits"
+
+    def equations(self) -> Iterator[Equation]:
+        """What must hold, in full names."""
+        for i, block in enumerate(self.blocks()):
+            for e in self.layout.equations:
+                yield Equation(f"{e.target}.{i}", tuple(f"{s}.{i}" for s in e.sources), tuple(map(block.at, e.through)))
+            if i:
+                yield Equation(f"resid_pre.{i}", (f"resid_post.{i - 1}",))
+        if self.headed:
+            yield from self.ends(i)
+
+    def ends(self, last: int) -> Iterator[Equation]:
+        layout = self.layout
+        cap = getattr(self.config, "final_logit_softcapping", None)
+        read = f"resid_post.{last}" if layout.final_norm is None else "final_norm"
+        yield Equation("logits", (read,), layout.unembed, cap, layout.reads_position)
+        if layout.final_norm is not None and layout.final_norm.startswith(layout.layers.rpartition(".")[0]):
+            yield Equation("final_norm", (f"resid_post.{last}",), (layout.final_norm,))

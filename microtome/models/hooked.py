@@ -1,8 +1,10 @@
 """An unmodified module with named sites. Hooks exist only during a call."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
+from threading import RLock
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,11 @@ from microtome.core.site import Site
 from microtome.core.trace import Trace
 from microtome.models.adapter import Family, Into, OutOf, Place, Sited
 from microtome.models.attention import Attended, attending
+
+if TYPE_CHECKING:
+    from microtome.models.verify import Verification
+
+WHOLE_OUTPUT = ("logits", "output")  # there is nothing left to skip after these
 
 
 class Stop(Exception):  # noqa: N818  (a signal, not an error)
@@ -30,6 +37,7 @@ class HookedModel:
     def __init__(self, module: nn.Module, family: Family, tokenizer: object | None = None, name: str = "model"):
         self.module, self.family, self.tokenizer, self.name = module.eval(), family, tokenizer, name
         self.withdrawn: dict[str, str] = dict(family.lacking)
+        self.lock = RLock()
 
     # ------------------------------------------------------------ sites
 
@@ -41,16 +49,21 @@ class HookedModel:
         """The sites whose canonical names match, in the order of the network. Raises NoSuchSite where none does."""
         names = [n for n in self.family.sited if fnmatchcase(n, pattern) and n not in self.withdrawn]
         if not names:
-            raise NoSuchSite.named(pattern, self.family.sited)
+            withdrawn = [n for n in self.withdrawn if fnmatchcase(n, pattern)]
+            raise self._withdrawn(withdrawn[0]) if withdrawn else NoSuchSite.named(pattern, self.family.sited)
         return [self.family.sited[n].site for n in names]
 
     def locate(self, name: str, axes: str | None = None) -> Sited:
-        name = canonical(name)
+        """The site of this name, an alias or a module path, and where it is."""
+        name = canonical(name, self.family.sited)
         if name in self.withdrawn:
-            raise SiteWithdrawn(f"site {name!r} is not offered on this model: {self.withdrawn[name]}")
+            raise self._withdrawn(name)
         if name in self.family.sited:
             return self.family.sited[name]
         return self._by_path(name, axes)
+
+    def _withdrawn(self, name: str) -> SiteWithdrawn:
+        return SiteWithdrawn(f"site {name!r} is not offered on this model ({self.family.name}): {self.withdrawn[name]}")
 
     def _by_path(self, name: str, axes: str | None) -> Sited:
         path, into = (name.removesuffix(".in"), True) if name.endswith(".in") else (name.removesuffix(".out"), False)
@@ -59,12 +72,21 @@ class HookedModel:
         except AttributeError:
             raise NoSuchSite.named(name, [*self.family.sited, *(n for n, _ in self.module.named_modules())]) from None
         place: Place = Into(path) if into else OutOf(path)
-        return Sited(Site(name, axes or self._guess_axes(module)), place)
+        return Sited(Site(name, axes or self._guess_axes(module, into)), place)
 
-    def _guess_axes(self, module: nn.Module) -> str:
-        if any(isinstance(m, nn.Conv2d) for m in module.modules()):
-            return "batch d y x"
-        return "batch pos d" if self.tokenizer is not None or hasattr(self.module, "config") else "batch d"
+    def _guess_axes(self, module: nn.Module, into: bool) -> str:
+        """Of a transformers model, rows of tokens; of others, what the last layer with a known shape gave before."""
+        if hasattr(self.module, "config"):
+            return "batch pos d"
+        axes = next((GIVES[type(m)] for m in self.module.modules() if type(m) in GIVES), "batch d")
+        last = list(module.modules())[-1]
+        for each in self.module.modules():
+            if into and each is module:
+                break
+            axes = GIVES.get(type(each), axes)
+            if each is last:
+                break
+        return axes
 
     # ------------------------------------------------------------ inputs
 
@@ -114,58 +136,93 @@ class HookedModel:
 
     @contextmanager
     def hooks(self, visits: Mapping[str, Callable[[Tensor], Tensor]]) -> Iterator[None]:
-        """Attach these visitors by site name for the length of the block."""
+        """Attach these visitors by site name for the length of the block. Other threads wait: a module has one forward."""
         places = {name: self.locate(name).place for name in visits}
         roles = {p.role for p in places.values() if isinstance(p, Attended)}
-        with ExitStack() as stack:
+        with self.lock, ExitStack() as stack:
             if roles:
                 stack.enter_context(attending(self.module, roles))
             for name, visit in visits.items():
                 stack.callback(places[name].attach(self.module, visit))
             yield
 
+    # ------------------------------------------------------------ what stands in files of its own
+
+    def generate(
+        self,
+        inputs: Inputs | Tensor | str | Sequence[str],
+        *,
+        tokens: int = 20,
+        edit: Sequence[Edit] = (),
+        cache: bool = True,
+        temperature: float = 0.0,
+        stop: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tokens:
+        """The prompt and what the model says next; see `microtome.models.generate`."""
+        from microtome.models.generate import generate
+
+        return generate(
+            self, self.inputs(inputs), tokens=tokens, edit=edit, cache=cache, temperature=temperature, stop=stop, generator=generator
+        )
+
+    def verify(self, inputs: Inputs | Tensor | str | Sequence[str] | None = None) -> "Verification":
+        """Prove the site table on this model and withdraw what fails; see `microtome.models.verify`."""
+        from microtome.models.verify import verify
+
+        return verify(self, None if inputs is None else self.inputs(inputs))
+
 
 class Visitor:
     """What one run wants to see and change, and what it has met so far."""
 
-    def __init__(self, model: HookedModel, read: Sequence[Site], edit: Sequence[Edit], leaves: Iterable[Site]):
-        self.model, self.read, self.edits = model, read, list(edit)
+    def __init__(self, model: HookedModel, read: Sequence[Site], edit: Sequence[Edit], leaves: Iterable[Site], stops: bool = True):
+        """`stops`: end the forward pass once everything has been seen."""
+        self.model, self.edits, self.stops = model, list(edit), stops
+        self.kept = {s.name for s in read}
         self.leaves = {s.name for s in leaves}
         needed = [s.whole for e in edit for s in (e.site, *e.needs)]
-        self.wanted = {s.name: s for s in (*read, *needed)}
+        self.wanted = {s.name: s for s in (*needed, *read)}
         self.touched = [0] * len(self.edits)
 
-    def forward(self, batch: Inputs, call: Callable[[nn.Module], object]) -> None:
-        """One pass over one batch (or one chunk of it, under a cache)."""
+    def forward(self, batch: Inputs, call: Callable[[nn.Module], object]) -> object:
+        """One pass over one batch (or one chunk of it, under a cache): what the module returned, None if it was stopped."""
         self.arrived, self.left = Trace(batch, {}, self.wanted), Trace(batch, {}, self.wanted)
         self.unseen = set(self.wanted)
-        visits = {name: self._visit(name) for name in self.wanted}
-        with self.model.hooks(visits):
+        with self.model.hooks({name: self._visit(name) for name in self.wanted}):
             try:
-                self.output = call(self.model.module)
+                return call(self.model.module)
             except Stop:
-                self.output = None
+                return None
 
     def _visit(self, name: str) -> Callable[[Tensor], Tensor]:
         edits = [(i, e) for i, e in enumerate(self.edits) if e.site.name == name]
-        kept = any(s.name == name for s in self.read)
+        kept, leaf, ends = name in self.kept, name in self.leaves, self.stops and name not in WHOLE_OUTPUT
+        axes = len(self.wanted[name].axes.split())
+        unseen, arrived, left = self.unseen, self.arrived.values_by_name, self.left.values_by_name
 
         def visit(x: Tensor) -> Tensor:
-            if name not in self.unseen:
+            if name not in unseen:
                 raise Refusal(f"site {name!r} was passed twice in one forward; name one of the modules inside it")
-            self.unseen.discard(name)
-            self.arrived.values_by_name[name] = x
+            if x.ndim != axes:
+                self._refuse_axes(name, x)
+            unseen.discard(name)
+            arrived[name] = x
             if edits:
                 x = self._edited(x, edits)
-            if name in self.leaves and not x.requires_grad:
+            if leaf and not x.requires_grad:
                 x = x.detach().requires_grad_()
             if kept:
-                self.left.values_by_name[name] = x
-            if not self.unseen and name not in ("logits", "output"):
+                left[name] = x
+            if ends and not unseen:
                 raise Stop
             return x
 
         return visit
+
+    def _refuse_axes(self, name: str, x: Tensor) -> None:
+        axes = self.wanted[name].axes
+        raise Refusal(f"site {name!r} holds a tensor of shape {tuple(x.shape)}, not {axes!r}; name its axes: model.site({name!r}, axes=...)")
 
     def _edited(self, x: Tensor, edits: list[tuple[int, Edit]]) -> Tensor:
         for _, edit in edits:
@@ -188,20 +245,31 @@ class Visitor:
                 raise SiteNeverFired(f"'{edit}' changed no place of this input; check its positions against the lengths")
 
 
-# TransformerLens's names for the same tensors, so that published work can be followed literally.
+# What modules of known shape return; others pass the shape on.
+GIVES = {
+    nn.Conv2d: "batch d y x", nn.MaxPool2d: "batch d y x", nn.AvgPool2d: "batch d y x", nn.AdaptiveAvgPool2d: "batch d y x",
+    nn.BatchNorm2d: "batch d y x", nn.Linear: "batch d", nn.Flatten: "batch d",
+}  # fmt: skip
+
+# TransformerLens's names for the same tensors, so that published work can be followed literally; the first that the family
+# has. There `hook_q` and `hook_k` are what the projections give, and `hook_rot_q` what attention multiplies.
 ALIASES = {
-    "hook_embed": "embed", "ln_final.hook_normalized": "final_norm", "hook_resid_pre": "resid_pre",
-    "hook_resid_mid": "resid_mid", "hook_resid_post": "resid_post", "hook_attn_out": "attn_out", "hook_mlp_out": "mlp_out",
-    "attn.hook_q": "q", "attn.hook_k": "k", "attn.hook_v": "v", "attn.hook_z": "z", "attn.hook_attn_scores": "scores",
-    "attn.hook_pattern": "pattern", "mlp.hook_post": "mlp_act",
+    "hook_embed": ("embed",), "ln_final.hook_normalized": ("final_norm",), "unembed.hook_in": ("final_norm",),
+    "unembed.hook_out": ("logits",), "hook_resid_pre": ("resid_pre",), "hook_resid_mid": ("resid_mid",),
+    "hook_resid_post": ("resid_post",), "hook_attn_out": ("attn_out",), "hook_mlp_out": ("mlp_out",),
+    "ln1.hook_normalized": ("attn_in",), "ln2.hook_normalized": ("mlp_in",),
+    "attn.hook_q": ("q_raw", "q"), "attn.hook_k": ("k_raw", "k"), "attn.hook_rot_q": ("q",), "attn.hook_rot_k": ("k",),
+    "attn.hook_v": ("v",), "attn.hook_z": ("z",), "attn.hook_attn_scores": ("scores",), "attn.hook_pattern": ("pattern",),
+    "mlp.hook_pre": ("mlp_pre",), "mlp.hook_pre_linear": ("mlp_up",), "mlp.hook_post": ("mlp_act",),
 }  # fmt: skip
 
 
-def canonical(name: str) -> str:
-    """`blocks.3.attn.hook_z` is `z.3`; other names stay as they are."""
-    if name in ALIASES:
-        return ALIASES[name]
+def canonical(name: str, known: Container[str] = ()) -> str:
+    """`blocks.3.attn.hook_z` is `z.3`; names without an alias stay as they are."""
     parts = name.split(".", 2)
-    if len(parts) == 3 and parts[0] == "blocks" and parts[1].isdigit() and parts[2] in ALIASES:
-        return f"{ALIASES[parts[2]]}.{parts[1]}"
-    return name
+    layered = len(parts) == 3 and parts[0] == "blocks" and parts[1].isdigit()
+    names = ALIASES.get(parts[2] if layered else name)
+    if names is None:
+        return name
+    full = [f"{n}.{parts[1]}" if layered else n for n in names]
+    return next((n for n in full if n in known), full[-1])
