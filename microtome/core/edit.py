@@ -18,7 +18,7 @@ from torch import Tensor
 
 from microtome.core.component import Component, Dictionary
 from microtome.core.errors import Conflict, Refusal
-from microtome.core.inputs import At, Tokens
+from microtome.core.inputs import At, Inputs, Tokens
 from microtome.core.site import LEADING, POSITIONAL, Selection, Site, as_slice
 from microtome.core.trace import Trace
 
@@ -49,7 +49,7 @@ def compose(edits: Sequence[Edit], x: Tensor, arrived: Trace) -> tuple[Tensor, l
     refuse_two_replacements(edits, len(arrived.inputs))
     left, touched = x, []
     for edit in sorted(edits, key=lambda e: not e.replaces):
-        selection = edit.site.select(arrived.inputs)
+        selection = edit.site.select(arrived.inputs, x.shape)
         part = x[selection.index]
         touched.append(part.numel())
         if not part.numel():
@@ -103,12 +103,15 @@ class Patch(Edit):
         if selection.rows is None:
             return self._same_shape(source, part, arrived)
         rows = selection.rows % len(source)
-        columns = columns_of(self.source, rows, selection.positions)
-        index = list(selection.index)
-        axes = self.site.axes.split()
-        index[axes.index("batch")] = rows
-        index[next(i for i, a in enumerate(axes) if a in POSITIONAL)] = columns
-        return source[tuple(index)]
+        index = dict(zip(self.site.axes.split(), selection.index, strict=True))
+        here, shape = index["batch"].flatten(), index["batch"].shape
+        left = [a for a in index if a in POSITIONAL and not isinstance(index[a], Tensor)]
+        if left and padded_otherwise(arrived.inputs, self.source.inputs):
+            raise Refusal(f"cannot patch {self.site}: the source's padding differs, so also choose positions of {left[0]!r}")
+        for axis in (a for a, place in index.items() if a in POSITIONAL and isinstance(place, Tensor)):
+            wanted = positions_at(arrived.inputs, here, index[axis].flatten())
+            index[axis] = columns_of(self.source, rows, wanted).view(shape)
+        return source[tuple((index | {"batch": rows.view(shape)}).values())]
 
     def _same_shape(self, source: Tensor, part: Tensor, arrived: Trace) -> Tensor:
         where = {axis: place for axis, place in self.site.where if axis != "batch"}
@@ -129,6 +132,11 @@ class Patch(Edit):
 def padded_otherwise(one: object, other: object) -> bool:
     both = isinstance(one, Tokens) and isinstance(other, Tokens)
     return both and not torch.equal(one.mask, other.mask)
+
+
+def positions_at(inputs: Inputs, rows: Tensor, columns: Tensor) -> Tensor:
+    """The absolute position of each (row, column)."""
+    return inputs.positions[rows, columns] if isinstance(inputs, Tokens) else columns
 
 
 def columns_of(trace: Trace, rows: Tensor, positions: Tensor) -> Tensor:

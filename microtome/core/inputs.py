@@ -46,8 +46,11 @@ class Inputs(ABC):
         """Run the module on this batch and return what it returns."""
 
     @abstractmethod
-    def places(self, at: At) -> Places:
-        """Where the positions `at` of every row are. Raises NoSuchPosition where a row has no such position."""
+    def places(self, at: At, size: int) -> Places:
+        """Where the positions `at` of every row are, along an axis of `size` columns.
+
+        Raises NoSuchPosition where a row has no such position.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,9 +118,9 @@ class Tokens(Inputs):
             return module(input_ids=self.ids, use_cache=False) if hasattr(module, "config") else module(self.ids)
         return module(input_ids=self.ids, attention_mask=self.mask.long(), position_ids=self.positions.clamp(min=0), use_cache=False)
 
-    def places(self, at: At) -> Places:
+    def places(self, at: At, size: int) -> Places:
         wanted = self._wanted(at)
-        if self.start is None and not isinstance(at, slice):
+        if self.anchor is None and not isinstance(at, slice):
             self._refuse_missing(at, wanted)
         rows, columns = wanted.nonzero(as_tuple=True)
         return Places(rows, columns, self.positions[rows, columns])
@@ -168,9 +171,8 @@ class Arrays(Inputs):
     def call(self, module: nn.Module) -> object:
         return module(*self.tensors)
 
-    def places(self, at: At) -> Places:
-        """Every row of an array has the same positions, so they are columns, counted along the second axis."""
-        size = self.tensors[0].shape[1]
+    def places(self, at: At, size: int) -> Places:
+        """Every row of an array has the same positions, so they are columns."""
         each = range(*at.indices(size)) if isinstance(at, slice) else [at] if isinstance(at, int) else at
         columns = torch.tensor([p % size for p in each if -size <= p < size])
         if len(columns) != len(each):

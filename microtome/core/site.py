@@ -59,8 +59,8 @@ class Site:
         number = re.search(r"\.(\d+)$", self.name)
         return int(number[1]) if number else None
 
-    def select(self, inputs: Inputs) -> Selection:
-        """Resolve `where` on these inputs: positions become columns, row by row."""
+    def select(self, inputs: Inputs, shape: torch.Size) -> Selection:
+        """Resolve `where` on these inputs, of a tensor of this shape: positions become columns, row by row."""
         where = dict(self.where)
         if not where:
             return WHOLE
@@ -70,22 +70,23 @@ class Site:
             return Selection(tuple(list_of(where.get(a, slice(None))) for a in axes))
         if any(isinstance(where[a], int) is False for a in chosen[1:]):
             raise Refusal(f"{self}: only the first of {chosen} may be several positions; make the others one number each")
-        return self._select_positions(inputs, axes, chosen, where)
+        return self._select_positions(inputs, dict(zip(axes, shape, strict=True)), chosen, where)
 
-    def _select_positions(self, inputs: Inputs, axes: list[str], chosen: list[str], where: dict[str, At]) -> Selection:
+    def _select_positions(self, inputs: Inputs, sizes: dict[str, int], chosen: list[str], where: dict[str, At]) -> Selection:
         batch = as_slice(where.get("batch", slice(None)), len(inputs))
         some = inputs.rows(batch)
-        first = some.places(where[chosen[0]])
+        first = some.places(where[chosen[0]], sizes[chosen[0]])
         columns = {chosen[0]: first.columns}
         for axis in chosen[1:]:
-            columns[axis] = some.places(where[axis]).columns[first.rows]
-        index = [columns.get(a, list_of(where.get(a, slice(None)))) for a in axes]
-        index[axes.index("batch")] = first.rows + batch.start
-        return Selection(tuple(index), first.rows, first.positions)
+            columns[axis] = some.places(where[axis], sizes[axis]).columns[first.rows]
+        index = {axis: list_of(where.get(axis, slice(None))) for axis in sizes} | columns | {"batch": first.rows + batch.start}
+        if any(isinstance(place, list) for place in index.values()):  # several heads of each place: pairs by heads
+            index |= {axis: index[axis][:, None] for axis in ("batch", *columns)}
+        return Selection(tuple(index.values()), first.rows, first.positions)
 
     def take(self, x: Tensor, inputs: Inputs) -> Tensor:
         """This part of the whole tensor. One position: the axis goes. Several: it stays, if all rows have as many."""
-        selection = self.select(inputs)
+        selection = self.select(inputs, x.shape)
         part = x[selection.index]
         several = [a for a, place in self.where if a in POSITIONAL and not isinstance(place, int)]
         if selection.rows is None or not several:

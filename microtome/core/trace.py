@@ -40,6 +40,9 @@ class Trace(Mapping[str, Tensor]):
         whole = self.values_by_name[name]
         return whole if isinstance(site, str) or not site.where else site.take(whole, self.inputs)
 
+    def __contains__(self, site: object) -> bool:
+        return (site.name if isinstance(site, Site) else site) in self.values_by_name
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.values_by_name)
 
