@@ -1,0 +1,273 @@
+"""Explaining every component without a language model: short rules over tokens, proposed on one half and scored on the other.
+
+A rule is at most three conditions at once, each of them about the token itself or what stands before it: which token it
+is (one of a small set), which token stood one, two or three before or began the line, a token among the last few, a fact
+(labels of the text, spelling, repetition), or the opposite of one.
+
+All pairs of conditions are tried. With X (places x conditions) of zeros and ones and w the weight of each place in the
+balanced accuracy (positive for positives, negative for negatives, summing to 0),
+
+    G = Xᵀ diag(w) X,    G[a, b] = balanced accuracy of (a and b) - 1/2,
+
+and negations follow without counting again: (a and not b) is G[a, a] - G[a, b]. The best few pairs are then lengthened by
+every third condition. The best rule of two conditions has to beat the best of one by more than the noise of their
+difference (and so on for three): where the data cannot tell them apart the shorter rule wins.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from microtome.explain.conditions import NOTHING, Condition, Fact, Not, Reading, Recently, Rule, TokenIs
+from microtome.explain.evidence import (
+    THRESHOLD,
+    Evidence,
+    Part,
+    Score,
+    balanced_accuracy,
+    draw,
+    split_windows,
+    strongest,
+)
+from microtome.explain.sentences import sentence
+from microtome.store.catalog import Catalog, Column
+from microtome.store.notes import Explanation
+
+VERSION = 1
+MOST = 400  # positives of each part
+SIZES = (1, 2, 3, 5, 8, 12)  # of sets of tokens
+SUPPORT = 2  # positives that a named token must have
+BEAM = 12  # pairs that are lengthened to three
+RECENT_CANDIDATES = 6
+GROUP = 256  # components explained together
+OTHERS = 16  # other components' rules that measure chance
+PRICE_OF_TOKEN, PRICE_OF_NOT = 0.0015, 0.003  # in balanced accuracy, of each further token named and of each "not"
+MARGIN, NOISE = 0.005, 2.5  # what a longer rule must gain: this much, and this many standard errors, more
+
+
+def explain_rules(catalog: Catalog, progress: Callable[[int], None] | None = None, seed: int = 0) -> Iterator[Explanation]:
+    """One rule for every component that fires often enough in both halves of the text; the others get none.
+
+    Columns are read once, in order; memory is that of the text's tables (about 150 bytes a token) and one group of
+    components. The same seed gives the same rules. `progress` is told how many components are done.
+    """
+    explainer = Explainer.of(catalog, seed)
+    for start in range(0, len(catalog), GROUP):
+        numbers = range(start, min(start + GROUP, len(catalog)))
+        yield from explainer.explain({n: catalog.column(n) for n in numbers})
+        if progress:
+            progress(numbers.stop)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What was found for one component on the proposal part, and the held-out evidence it waits to be scored on."""
+
+    component: int
+    rule: Rule
+    token_rule: Rule
+    threshold: float
+    seen: Evidence
+    held_out: Evidence
+
+
+@dataclass(frozen=True)
+class Explainer:
+    reading: Reading
+    proposal: Part
+    scoring: Part
+    seed: int
+
+    @classmethod
+    def of(cls, catalog: Catalog, seed: int) -> "Explainer":
+        windows = catalog.windows
+        tokens = windows["tokens"].astype(np.int64)
+        names = tuple(catalog.manifest["labels"])
+        reading = Reading(tokens, catalog.vocabulary, windows["labels"], names)
+        split = split_windows(windows["document"], catalog.manifest["documents"])
+        return cls(reading, Part(tokens, split.proposal), Part(tokens, split.scoring), seed)
+
+    def explain(self, columns: dict[int, Column]) -> Iterator[Explanation]:
+        proposals = [p for number, column in columns.items() for p in self.propose(number, column)]
+        for number, proposal in enumerate(proposals):
+            others = [proposals[(number + step) % len(proposals)] for step in range(1, min(OTHERS + 1, len(proposals)))]
+            yield self.judge(proposal, others)
+
+    def propose(self, component: int, column: Column) -> Iterator[Proposal]:
+        """One proposal, or none where the component fires too seldom. The rule sees nothing of the scoring part."""
+        threshold = THRESHOLD * strongest(column, self.proposal)
+        # Two generators, so that nothing in one part of the text changes what is drawn from the other.
+        first, second = (np.random.default_rng([self.seed, component, part]) for part in (0, 1))
+        seen = draw(column, self.proposal, threshold, MOST, first)
+        held_out = draw(column, self.scoring, threshold, MOST, second)
+        if seen.enough and held_out.enough:
+            rule, token_rule = best_rule(self.reading, seen), best_token_rule(self.reading, seen)
+            yield Proposal(component, rule, token_rule, threshold, seen, held_out)
+
+    def judge(self, proposal: Proposal, others: Sequence[Proposal]) -> Explanation:
+        """Score a proposal on held-out text, beside the token alone and beside other components' rules."""
+        evidence = proposal.held_out
+        score, token_score = self.score(proposal.rule, evidence), self.score(proposal.token_rule, evidence)
+        chance = [self.score(other.rule, evidence).value for other in others]
+        return Explanation(
+            component=proposal.component, method="rule", text=sentence(proposal.rule, self.reading.vocabulary),
+            score=score.value, low=score.low, high=score.high, chance=float(np.mean(chance)) if chance else 0.5,
+            baseline=token_score.value, positives=len(evidence.positives),
+            negatives=len(evidence.random) + len(evidence.hard), evidence=self.record(proposal, score),
+        )  # fmt: skip
+
+    def score(self, rule: Rule, evidence: Evidence) -> Score:
+        return balanced_accuracy(evidence, rule.holds(self.reading, evidence.places))
+
+    def record(self, proposal: Proposal, score: Score) -> dict:
+        places, seen = proposal.seen.positives, self.score(proposal.rule, proposal.seen)
+        conditions = [
+            {**c.words(), "holds_on_positives": float(c.holds(self.reading, places).mean())} for c in proposal.rule.conditions
+        ]
+        return {
+            "version": VERSION, "seed": self.seed, "conditions": conditions, "threshold": proposal.threshold,
+            "true_positive_rate": score.true_positive_rate,
+            "true_negative_rate_random": score.true_negative_rate_random,
+            "true_negative_rate_hard": score.true_negative_rate_hard,
+            "hard_negatives": len(proposal.held_out.hard), "score_where_proposed": seen.value,
+            "positives_where_proposed": len(places), "token_rule": sentence(proposal.token_rule, self.reading.vocabulary),
+        }  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------------------- candidates
+
+@dataclass(frozen=True)
+class Candidates:
+    """Conditions with their answers at every place of some evidence, and what naming each costs."""
+
+    conditions: list[Condition]
+    answers: Float[np.ndarray, "places conditions"]
+    prices: Float[np.ndarray, "conditions"]
+
+
+def candidates(reading: Reading, evidence: Evidence) -> Candidates:
+    named = [*token_sets(reading, evidence), *recent_tokens(reading, evidence)]
+    facts = useful_facts(reading, evidence)
+    answers = [reading.facts[evidence.places][:, facts], *(c.holds(reading, evidence.places)[:, None] for c in named)]
+    conditions = [*(Fact(int(n), reading.fact_names[n]) for n in facts), *named]
+    prices = [0.0] * len(facts) + [PRICE_OF_TOKEN * (c.named - 1) for c in named]
+    return Candidates(conditions, np.concatenate(answers, 1).astype(np.float32), np.array(prices))
+
+
+def useful_facts(reading: Reading, evidence: Evidence) -> Int[np.ndarray, "facts"]:
+    """The facts that are not the same everywhere in this evidence."""
+    share = reading.facts[evidence.places].mean(0)
+    return np.flatnonzero((share > 0.005) & (share < 0.995))
+
+
+def token_sets(reading: Reading, evidence: Evidence) -> Iterator[TokenIs]:
+    """For every slot, the tokens that speak for the component most, in sets of growing size."""
+    for slot, values in reading.slots.items():
+        ranked = telling(values[evidence.places], evidence)
+        sizes = sorted({min(size, len(ranked)) for size in SIZES} - {0})
+        yield from (TokenIs(slot, tuple(ranked[:size].tolist())) for size in sizes)
+
+
+def telling(values: Int[np.ndarray, "places"], evidence: Evidence) -> Int[np.ndarray, "tokens"]:
+    """The values that are commoner at positives than at negatives, by how much, most telling first."""
+    distinct, number = np.unique(values, return_inverse=True)
+    gain = np.bincount(number, evidence.weights, len(distinct))
+    support = np.bincount(number[: len(evidence.positives)], minlength=len(distinct))
+    order = np.argsort(-gain, kind="stable")
+    return distinct[order[(gain[order] > 0) & (support[order] >= SUPPORT) & (distinct[order] != NOTHING)]]
+
+
+def recent_tokens(reading: Reading, evidence: Evidence) -> Iterator[Recently]:
+    """The tokens whose presence among the last few speaks for the component most."""
+    recent = np.sort(reading.recent(evidence.places), axis=1)
+    fresh = np.concatenate([np.ones((len(recent), 1), bool), recent[:, 1:] != recent[:, :-1]], 1) & (recent != NOTHING)
+    weights = np.broadcast_to(evidence.weights[:, None], recent.shape)[fresh]
+    gain = np.bincount(recent[fresh], weights, 1)
+    best = np.argsort(-gain, kind="stable")[:RECENT_CANDIDATES]
+    yield from (Recently(int(token)) for token in best if gain[token] > 0)
+
+
+# --------------------------------------------------------------------------------------------------- the search
+
+def best_token_rule(reading: Reading, evidence: Evidence) -> Rule:
+    """The baseline: the best "the token is one of these"."""
+    sets = [c for c in token_sets(reading, evidence) if c.slot == "here"] or [TokenIs("here", ())]
+    gains = [float(evidence.weights @ c.holds(reading, evidence.places)) - PRICE_OF_TOKEN * len(c.tokens) for c in sets]
+    return Rule((sets[int(np.argmax(gains))],))
+
+
+def best_rule(reading: Reading, evidence: Evidence) -> Rule:
+    """The conjunction of at most three conditions with the best balanced accuracy on this evidence, prices paid."""
+    found = candidates(reading, evidence)
+    literals = best_conjunction(found.answers, evidence.weights, found.prices)
+    conditions = [found.conditions[n] for n, _ in literals]
+    return Rule(tuple(c if yes else Not(c) for c, (_, yes) in zip(conditions, literals, strict=True)))
+
+
+Literal = tuple[int, bool]  # a condition's number, and whether it must hold (or must not)
+
+
+Worth = tuple[float, tuple[Literal, ...]]  # balanced accuracy above 1/2 with the prices paid, and for what
+
+
+def best_conjunction(
+    answers: Float[np.ndarray, "places conditions"], weights: Float[np.ndarray, "places"], prices: Float[np.ndarray, "conditions"]
+) -> tuple[Literal, ...]:
+    """The best single condition, unless the best pair or the best triple (begun with a good pair) is clearly better."""
+    together = ((answers * weights[:, None].astype(np.float32)).T @ answers).astype(np.float64)
+    pairs = best_pairs(together, prices)
+    triples = [lengthened(answers, weights, prices, pair) for _, pair in pairs]
+    chosen = best_single(np.diag(together), prices)[1]
+    for longer in (max(pairs, default=None), max(triples, default=None)):
+        if longer and clearly_better(held(answers, longer[1]), held(answers, chosen), weights):
+            chosen = longer[1]
+    return chosen
+
+
+def held(answers: Float[np.ndarray, "places conditions"], literals: tuple[Literal, ...]) -> Bool[np.ndarray, "places"]:
+    return np.logical_and.reduce([answers[:, number] == yes for number, yes in literals])
+
+
+def clearly_better(one: Bool[np.ndarray, "n"], other: Bool[np.ndarray, "n"], weights: Float[np.ndarray, "n"]) -> bool:
+    """Whether the gain exceeds the noise of the places where the two differ."""
+    changed = one != other
+    gain, noise = weights @ (one.astype(float) - other), np.sqrt(np.sum(weights[changed] ** 2))
+    return bool(gain > MARGIN + NOISE * noise)
+
+
+def best_single(gains: Float[np.ndarray, "conditions"], prices: Float[np.ndarray, "conditions"]) -> Worth:
+    both = np.stack([gains - prices, -gains - prices - PRICE_OF_NOT])
+    sign, number = np.unravel_index(np.argmax(both), both.shape)
+    return float(both[sign, number]), ((int(number), bool(sign == 0)),)
+
+
+def best_pairs(together: Float[np.ndarray, "n n"], prices: Float[np.ndarray, "n"]) -> list[Worth]:
+    """The best pairs: both hold, the first and not the second, neither."""
+    alone, price = np.diag(together), prices[:, None] + prices
+    both = np.triu(together - price, 1) + np.tril(np.full_like(together, -np.inf))
+    first = alone[:, None] - together - price - PRICE_OF_NOT
+    neither = np.triu(together - alone[:, None] - alone - price - 2 * PRICE_OF_NOT, 1) + np.tril(np.full_like(together, -np.inf))
+    worth = np.stack([both, first, neither])
+    best = np.argpartition(-worth.ravel(), BEAM)[:BEAM] if worth.size > BEAM else np.arange(worth.size)
+    return [pair_of(worth, *map(int, np.unravel_index(place, worth.shape))) for place in best]
+
+
+def pair_of(worth: Float[np.ndarray, "3 n n"], kind: int, first: int, second: int) -> Worth:
+    return float(worth[kind, first, second]), ((first, kind < 2), (second, kind == 0))
+
+
+def lengthened(
+    answers: Float[np.ndarray, "places conditions"],
+    weights: Float[np.ndarray, "places"],
+    prices: Float[np.ndarray, "conditions"],
+    pair: tuple[Literal, ...],
+) -> Worth:
+    """The best third condition for a pair."""
+    left = weights * held(answers, pair)
+    paid = sum(prices[n] + PRICE_OF_NOT * (not yes) for n, yes in pair)
+    positive = left.astype(np.float32) @ answers
+    both = np.stack([positive - prices, left.sum() - positive - prices - PRICE_OF_NOT]) - paid
+    sign, number = np.unravel_index(np.argmax(both), both.shape)
+    return float(both[sign, number]), (*pair, (int(number), bool(sign == 0)))
