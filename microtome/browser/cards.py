@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -26,6 +26,10 @@ from microtome.store.catalog import Catalog, Column, exemplar_groups
 from microtome.store.notes import Explanation, Notes
 
 LONGEST_CURVE = 1000
+COLUMNS = {
+    "count", "sum", "max", "density", "histogram", "exemplars", "logits_top", "logits_top_value", "logits_bottom",
+    "logits_bottom_value", "neighbours", "neighbour_cosine",
+}  # fmt: skip
 WHITESPACE = str.maketrans({"↵": "\n", "⇥": "\t", "·": " ", "␣": " "})
 
 
@@ -34,6 +38,8 @@ class Opened:
 
     def __init__(self, run: FoundRun):
         self.run, self.catalog, self.written = run, run.catalog(), run.written
+        if missing := COLUMNS - set(self.catalog.components):
+            raise NotYet(f"The catalogue of {run.name} lacks {', '.join(sorted(missing))}; write it again.")
         self.peaks = peak_ids(self.catalog)
 
     @property
@@ -72,7 +78,7 @@ class Opened:
     def groups(self, column: Column, exemplars: np.ndarray) -> list[Group]:
         placed = [(group, int(token)) for group, token in zip(exemplar_groups(), exemplars, strict=True) if token >= 0]
         together = groupby(placed, key=lambda pair: pair[0])
-        return [Group(name=name, examples=[self.shown(column, token) for _, token in pairs]) for name, pairs in together]
+        return [Group(name=name, examples=[self.shown(column, t) for _, t in pairs]) for name, pairs in together]
 
     def shown(self, column: Column, token: int) -> Shown:
         context, windows = self.catalog.context, self.catalog.windows
@@ -166,7 +172,7 @@ def run_page(run: FoundRun, opened: Opened | None) -> RunPage:
     return RunPage(
         card=run_card(run),
         arguments=asked.arguments if asked else {},
-        training=training(run.folder / "training.jsonl") if run.leads_inside(run.folder / "training.jsonl") else empty_curve(),
+        training=training(run.folder / "training.jsonl") if run.leads_out is None else Curve(steps=[], columns={}),
         text=catalog.manifest.get("text", "") if catalog else "",
         documents=len(catalog.manifest["documents"]) if catalog else 0,
         context=catalog.context if catalog else 0,
@@ -175,13 +181,9 @@ def run_page(run: FoundRun, opened: Opened | None) -> RunPage:
     )
 
 
-def empty_curve() -> Curve:
-    return Curve(steps=[], columns={})
-
-
 def training(path: Path) -> Curve:
     """The training log, thinned to at most LONGEST_CURVE rows; a line that was cut off is left out."""
-    rows = [row for row in map(parsed, path.read_text().splitlines())] if path.is_file() else []
+    rows = [parsed(line) for line in path.read_text().splitlines()] if path.is_file() else []
     whole = [row for row in rows if isinstance(row.get("step"), int)]
     stride = math.ceil(len(whole) / LONGEST_CURVE) or 1
     kept = whole[::-1][::stride][::-1]  # counted from the end, so that the last step is always there
@@ -202,14 +204,15 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def finite(value: float | None) -> float | None:
+def finite(value: float | int | None) -> float | None:
     """The number to seven digits, or None where it is not one: JSON has no NaN."""
     return float(f"{value:.7g}") if value is not None and math.isfinite(value) else None
 
 
-def numbers(values: Iterable[float]) -> list[float]:
-    return [finite(value) or 0.0 for value in values]
+def numbers(values: np.ndarray) -> list[float]:
+    """The values to seven digits; what is not a number counts as 0."""
+    return [finite(value) or 0.0 for value in values.tolist()]
 
 
-def numbers_or_none(values: Iterable[float]) -> list[float | None]:
-    return [finite(value) for value in values]
+def numbers_or_none(values: np.ndarray) -> list[float | None]:
+    return [finite(value) for value in values.tolist()]

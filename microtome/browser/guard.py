@@ -86,7 +86,8 @@ class Guard:
     def holds_token(self, scope: Scope) -> bool:
         headers = headers_of(scope)
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        return (scheme.lower() == "bearer" and self.is_token(bearer.strip())) or self.is_token(cookie_of(scope, headers))
+        given = bearer.strip() if scheme.lower() == "bearer" else cookie_of(scope, headers)
+        return self.is_token(given)
 
     def is_token(self, given: str) -> bool:
         return hmac.compare_digest(given.encode(), self.token.encode())

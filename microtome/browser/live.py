@@ -44,7 +44,7 @@ class Live:
     def _open(self, folder: Path) -> Session:
         try:
             return self.open_session(folder)
-        except Exception as error:  # whatever a model loader may raise is a sentence on the page, and may be tried again
+        except Exception as error:  # whatever a loader raises becomes a sentence on the page, and may be tried again
             message = f"The model of this run cannot be loaded: {error}"
             self._states[folder] = SessionState(state="failed", message=message)
             raise CannotOpen(message) from error
@@ -54,7 +54,7 @@ def check_text(text: str) -> None:
     if not text:
         raise ValueError("There is no text. Type some.")
     if len(text) > LONGEST_TEXT:
-        raise ValueError(f"The text has {len(text):,} characters; at most {LONGEST_TEXT:,} are taken. Paste a shorter part.")
+        raise ValueError(f"The text has {len(text):,} characters; at most {LONGEST_TEXT:,} are taken. Paste less.")
 
 
 def fired(session: Session, text: str) -> Fired:

@@ -1,4 +1,4 @@
-"""What the server answers, as pydantic models: the OpenAPI description and the page's TypeScript types follow from them.
+"""What the server answers, as pydantic models: the OpenAPI description and the page's types follow from them.
 
 Components travel as columns, tokens as ids into the run's vocabulary, and activations as (place, value) pairs, because
 most places are silent.
@@ -54,7 +54,7 @@ class RunPage(BaseModel):
 
 
 class Components(BaseModel):
-    """Every component of a run, one column per figure; row i is component i. `peak` is the token id of its strongest example."""
+    """Every component of a run, a column for each figure; row i is component i. `peak` is its strongest token's id."""
 
     density: list[float]
     max: list[float]

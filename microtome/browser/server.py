@@ -3,8 +3,10 @@
 Everything under /api is read from a run's files, except `fire`, which asks a Session. Every error is one sentence.
 """
 
+import json
 import secrets
 import socket
+import sqlite3
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ import uvicorn
 from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
+from safetensors import SafetensorError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.staticfiles import StaticFiles
 
@@ -34,9 +37,10 @@ from microtome.browser.runs import FoundRun, NoSuchRun, NotYet, Runs
 from microtome.core.session import Session
 
 STATIC = Path(__file__).parent / "static"
-NO_PAGE = "The page has not been built: run `python hatch_build.py` in Microtome's source folder. The API under /api works."
+NO_PAGE = "The page has not been built: run `python hatch_build.py` in Microtome's source folder. /api works without it."
 FOR_GOOD = {"Cache-Control": "private, max-age=31536000, immutable"}
 FRESH = {"Cache-Control": "no-cache"}
+BROKEN = (SafetensorError, FileNotFoundError, json.JSONDecodeError, sqlite3.Error)  # what half a file raises
 REFUSALS: dict[int | str, dict] = {status: {"model": Refusal} for status in (404, 409, 422, 503)}
 
 
@@ -57,7 +61,7 @@ class Shelf:
         if not run.has_catalog:
             raise NotYet(run.message)
         if kept is None or kept.written != run.written:
-            self._opened[id] = kept = Opened(run)
+            self._opened[id] = kept = open_whole(run)
         return kept
 
     def maybe(self, run: FoundRun) -> Opened | None:
@@ -65,6 +69,17 @@ class Shelf:
             return self.opened(run.id)
         except NotYet:
             return None
+
+
+def open_whole(run: FoundRun) -> Opened:
+    try:
+        return Opened(run)
+    except BROKEN as error:
+        raise NotYet(broken(error)) from error
+
+
+def broken(error: Exception) -> str:
+    return f"A file of this run cannot be read ({error}): it is being written just now, or its writing was cut off."
 
 
 def create_app(
@@ -149,6 +164,10 @@ def refusing(status: int) -> Callable[[Request, Exception], JSONResponse]:
     return answer
 
 
+def refuse_broken(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": broken(error)}, 409)
+
+
 def refuse_question(request: Request, error: Exception) -> JSONResponse:
     """A badly formed request, as a sentence instead of pydantic's list."""
     assert isinstance(error, RequestValidationError)
@@ -168,6 +187,7 @@ ANSWERS: dict[type[Exception], Callable[[Request, Exception], JSONResponse]] = {
     NotYet: refusing(409),
     ValueError: refusing(422),
     CannotOpen: refusing(503),
+    **dict.fromkeys(BROKEN, refuse_broken),
     RequestValidationError: refuse_question,
     StarletteHTTPException: refuse_http,
 }
@@ -191,7 +211,7 @@ def serve(
     app = create_app(folder, token, open_session, (*LOOPBACK, host, *(own_addresses() if open_to_all else ())))
     listening = listen(host, port)
     if open_to_all:
-        warnings.warn(f"listening on {host}: whoever can reach this machine and has the token can read the runs", stacklevel=2)
+        warnings.warn(f"listening on {host}: whoever reaches this machine and has the token reads the runs", stacklevel=2)
     name = "127.0.0.1" if host == "0.0.0.0" else host
     announce(f"Microtome is at http://{name}:{listening.getsockname()[1]}/?token={token}")
     uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listening])
@@ -202,9 +222,9 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), backlog=128)
     except OSError as error:
-        raise PortTaken(
-            f"cannot listen on port {port} of {host} ({error.strerror or error}); choose another port, or 0 for any free one"
-        ) from error
+        why = error.strerror or error
+        remedy = "choose another port, or 0 for any free one"
+        raise PortTaken(f"cannot listen on port {port} of {host} ({why}); {remedy}") from error
 
 
 def own_addresses() -> tuple[str, ...]:

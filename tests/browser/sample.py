@@ -23,6 +23,7 @@ from microtome.store.notes import Explanation, Notes
 from microtome.store.records import Figures, Run, Summary
 
 CONTEXT, COMPONENTS, BINS = 64, 300, 40
+HOSTILE = 12  # the component whose explanation is written as if by somebody who hopes that it is read as markup
 MODULES = (textwrap, shlex, heapq, decoder)
 KINDS = ("a statement", "a name", "punctuation", "an operator", "a keyword", "indentation")
 
@@ -97,11 +98,17 @@ def rows(columns: list[tuple[np.ndarray, np.ndarray]], vocabulary: int, seen: in
     }
 
 
+def sentence(component: int, token: str) -> str:
+    if component == HOSTILE:
+        return "<img src=x onerror=alert(1)> in a tag"
+    shown = token.replace("\n", "↵").replace(" ", "·")
+    return f"Fires on the token “{shown}” as {KINDS[component % 6]}, and weakly on what follows."
+
+
 def explanation(component: int, token: str) -> Explanation:
     score = 0.99 - 0.45 * (component / COMPONENTS) ** 1.5
-    shown = token.replace("\n", "↵").replace(" ", "·")
     return Explanation(
-        component, "rule", f"Fires on the token “{shown}” as {KINDS[component % 6]}, and weakly on what follows.",
+        component, "rule", sentence(component, token),
         score, score - 0.03, min(1.0, score + 0.02), 0.5, max(0.5, score - 0.12), 120 - component // 4, 480,
         {"conditions": [f"token is {token!r}", f"kind is {KINDS[component % 6]!r}"], "candidates": 412, "depth": 2},
     )  # fmt: skip

@@ -194,7 +194,7 @@ export interface components {
         };
         /**
          * Components
-         * @description Every component of a run, one column per figure; row i is component i. `peak` is the token id of its strongest example.
+         * @description Every component of a run, a column for each figure; row i is component i. `peak` is its strongest token's id.
          */
         Components: {
             /** Density */

@@ -48,8 +48,10 @@ export const componentAt = (run: string, index: number, params?: URLSearchParams
   address(`run/${run}/component/${index}`, params);
 export const textAt = (run: string, params?: URLSearchParams) => address(`run/${run}/text`, params);
 
+/** Go somewhere, at once: the browser's own event comes too late for a second key press. */
 export function go(to: string): void {
   location.hash = to;
+  hash = location.hash;
 }
 
 /** Change the state without a new entry in the history: for typing, sorting and brushing. */
