@@ -1,0 +1,91 @@
+"""Microtome opens neural networks: find a network's parts, say what each means, and prove by intervention what each does.
+
+Five nouns (Site, Trace, Component and Dictionary, Edit, Measure) and four verbs (run and generate look, effects touches,
+gradients feels, fit learns).
+"""
+
+from microtome.core.codes import Codes, DenseCodes, RaggedCodes, TopCodes
+from microtome.core.component import Component, Dictionary
+from microtome.core.edit import (
+    Edit,
+    ablate,
+    add,
+    clamp,
+    fill,
+    function,
+    masked,
+    patch,
+    project_out,
+    scale,
+    splice,
+    zero,
+)
+from microtome.core.effects import Effects, effects
+from microtome.core.errors import Refusal
+from microtome.core.fit import fit
+from microtome.core.gradients import gradients
+from microtome.core.inputs import Arrays, Tokens
+from microtome.core.measure import Measure, activity, cross_entropy, kl, log_probability, logit_diff
+from microtome.core.site import Site
+from microtome.core.trace import Trace
+
+LATER = {  # loaded when first asked for: they bring transformers, FastAPI and the rest with them
+    "browse": "microtome.cli.browse",
+    "catalog": "microtome.explain.catalog",
+    "check": "microtome.cli.check",
+    "dissect": "microtome.cli.dissect",
+    "harvest": "microtome.store.harvest",
+    "load": "microtome.models.load",
+    "show": "microtome.notebook",
+}
+
+__all__ = [
+    "Arrays",
+    "Codes",
+    "Component",
+    "DenseCodes",
+    "Dictionary",
+    "Edit",
+    "Effects",
+    "Measure",
+    "RaggedCodes",
+    "Refusal",
+    "Site",
+    "Tokens",
+    "TopCodes",
+    "Trace",
+    "ablate",
+    "activity",
+    "add",
+    "browse",
+    "catalog",
+    "check",
+    "clamp",
+    "cross_entropy",
+    "dissect",
+    "effects",
+    "fill",
+    "fit",
+    "function",
+    "gradients",
+    "harvest",
+    "kl",
+    "load",
+    "log_probability",
+    "logit_diff",
+    "masked",
+    "patch",
+    "project_out",
+    "scale",
+    "show",
+    "splice",
+    "zero",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in LATER:
+        raise AttributeError(f"module 'microtome' has no {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(LATER[name]), name)

@@ -1,370 +1,112 @@
-"""The package's main job: take a model apart at one site, and leave a folder that can be browsed.
+"""`microtome dissect`: take a model apart at one site, and leave a folder that `microtome browse` shows."""
 
-load and verify the model -> harvest activations -> fit a dictionary -> catalogue its components -> explain each ->
-measure the whole beside its baselines. Every stage leaves its result on disk before the next begins, so a run that was
-stopped goes on from where it was.
-"""
-
-import json
-import resource
-import shutil
-import time
-from collections.abc import Iterator
-from datetime import UTC, datetime
-from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated
 
-import numpy as np
-import torch
-from pydantic import BaseModel, ConfigDict, Field
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
 
-from microtome.cli.progress import Watcher
-from microtome.core.component import Dictionary
-from microtome.core.errors import Refusal
-from microtome.core.fit import fit
-from microtome.core.linear import Coordinates
-from microtome.core.site import Site
-from microtome.data import stdlib
-from microtome.data.labels import LABELS, label_tokens
-from microtome.data.text import Document, Part, text
-from microtome.data.windows import Text, Window, gather, shuffled, windows
-from microtome.dictionaries.activation_functions import TopK
-from microtome.dictionaries.baselines import Strongest, principal_components, random_dictionary
-from microtome.dictionaries.files import load_dictionary, save_dictionary
-from microtome.dictionaries.normalisation import Normalisation
-from microtome.dictionaries.objectives import AuxK, Reconstruction
-from microtome.dictionaries.sae import SAE
-from microtome.evals.reconstruction import Variance, recovered, variance
-from microtome.explain.catalog import cataloguing
-from microtome.explain.rules import explain_rules
-from microtome.models.hooked import HookedModel
-from microtome.models.lens import direct_logits
-from microtome.models.load import load
-from microtome.models.neurons import neurons
-from microtome.store.catalog import Catalog
-from microtome.store.checkpoint import load_state, save_state
-from microtome.store.harvest import harvesting
-from microtome.store.notes import Notes
-from microtome.store.records import Figures, Run, Stage, Summary
-from microtome.store.shards import Activations
+from microtome.cli.dissection import Dissection, Settings
+from microtome.cli.progress import clock, short, watcher
+from microtome.store.records import Figures, Summary
 
-STAGES: tuple[Stage, ...] = ("load", "harvest", "fit", "catalog", "explain", "measure", "done")
-DEAD_WINDOW = 1_000_000  # training tokens without a firing after which a latent counts as dead
-REVIVE_AFTER = 250_000  # ... after which AuxK begins to revive it
-GOOD_EXPLANATION = 0.8  # balanced accuracy, held out
-BASELINE_COMPONENTS = 512  # of each baseline explained: a sample says enough
-SAMPLE = 100_000  # rows from which units and baselines are estimated
-SPLICED = 96  # held-out windows on which cross-entropy is measured
-LOG_EVERY, SAVE_EVERY = 20, 200  # steps
+BASELINES = {"random": "random dictionary", "pca": "principal components", "neurons": "the layer's neurons"}
 
 
-class Settings(BaseModel):
-    """What to dissect, and how finely."""
+def dissect(
+    model: str,
+    /,
+    *,
+    into: Path | None = None,
+    site: str = "resid_post.2",
+    text: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    tokens: float = 2e6,
+    width: int = 4096,
+    k: int = 32,
+    dictionary: Path | None = None,
+    context: int | None = None,
+    held_out: float = 250e3,
+    epochs: int = 3,
+    batch: int = 2048,
+    lr: float = 1e-3,
+    seed: int = 0,
+    device: str = "cpu",
+    resume: bool = False,
+    json: Path | None = None,
+) -> Summary:
+    """Find the parts of a model at one site, say what each responds to, and measure how well they stand in for it.
 
-    model_config = ConfigDict(extra="forbid")
-    model: str
-    into: Path
-    site: str = "resid_post.2"
-    text: list[str] = Field(default_factory=list)  # none: the standard library
-    tokens: int = Field(2_000_000, gt=0)
-    width: int = Field(4096, gt=0)
-    k: int = Field(32, gt=0)
-    dictionary: Path | None = None  # one that was trained elsewhere, in place of fitting one
-    context: int | None = Field(None, gt=1)
-    held_out: int = Field(250_000, gt=0)  # tokens to catalogue and measure on
-    epochs: int = Field(3, gt=0)
-    batch: int = Field(2048, gt=0)
-    lr: float = Field(1e-3, gt=0)
-    seed: int = 0
-    device: str = "cpu"
-
-    def refuse_nonsense(self) -> None:
-        if self.k > self.width:
-            raise Refusal(f"k is {self.k}, more than the {self.width} components there would be; lower --k or raise --width")
-
-
-class Dissection:
-    """One run, stage by stage, in one folder."""
-
-    def __init__(self, settings: Settings, watch: Watcher, *, resume: bool = False):
-        settings.refuse_nonsense()
-        self.settings, self.watch, self.folder = settings, watch, settings.into
-        self.run = self._taken_up() if resume else self._begun()
-
-    def _begun(self) -> Run:
-        if (self.folder / Run.file).exists():
-            raise Refusal(f"{self.folder} already holds a run; --resume goes on with it, another --into begins anew")
-        run = Run(
-            command="dissect", arguments=json.loads(self.settings.model_dump_json(exclude={"into"})), model=self.settings.model,
-            site=self.settings.site, created=datetime.now(UTC).isoformat(timespec="seconds"), version=version("microtome"),
-        )  # fmt: skip
-        run.write(self.folder)
-        return run
-
-    def _taken_up(self) -> Run:
-        if not (self.folder / Run.file).exists():
-            return self._begun()
-        run = Run.read(self.folder)
-        given = json.loads(self.settings.model_dump_json(exclude={"into"}))
-        changed = sorted(key for key in given if given[key] != run.arguments.get(key))
-        if changed:
-            was = ", ".join(f"{key}={run.arguments.get(key)!r}" for key in changed)
-            raise Refusal(f"{self.folder} was begun with {was}; give the same to resume, or another --into")
-        return run
-
-    def finish(self) -> Summary:
-        """Do every stage that is still to do, and return the figures."""
-        started = time.monotonic()
-        for stage in STAGES[STAGES.index(self.run.stage) : -1]:
-            self._at(stage)
-            getattr(self, f"_{stage}")()
-            self.run.seconds += time.monotonic() - started
-            started = time.monotonic()
-        self._at("done")
-        summary = Summary.read(self.folder)
-        summary = summary.model_copy(update={"seconds": self.run.seconds})
-        summary.write(self.folder)
-        return summary
-
-    def _at(self, stage: Stage) -> None:
-        self.run = self.run.model_copy(update={"stage": stage})
-        self.run.write(self.folder)
-
-    # ------------------------------------------------------------ what the stages share
-
-    @cached_property
-    def model(self) -> HookedModel:
-        return load(self.settings.model, device=self.settings.device)
-
-    @cached_property
-    def site(self) -> Site:
-        return self.dictionary.reads[0] if self.settings.dictionary else self.model.site(self.settings.site)
-
-    @cached_property
-    def context(self) -> int:
-        most = getattr(self.model.module.config, "max_position_embeddings", 256)
-        if (self.settings.context or 0) > most:
-            raise Refusal(f"--context {self.settings.context} is more than the {most} positions of {self.settings.model}")
-        return self.settings.context or min(256, most)
-
-    def documents(self, part: Part) -> list[Document]:
-        given = self.settings.text
-        found = shuffled(text(given, part) if given else stdlib.modules(part), self.settings.seed)
-        if not found:
-            raise Refusal(f"the text has no {part.replace('_', '-')} documents; give more files, or longer ones")
-        return found
-
-    def windows(self, part: Part, labelled: bool = False) -> Iterator[Window]:
-        if self.model.tokenizer is None:
-            raise Refusal(f"{self.settings.model} has no tokenizer, so it cannot read text; add one to its folder")
-        return windows(self.documents(part), self.model.tokenizer, self.context, label_tokens if labelled else None)
-
-    @cached_property
-    def labelled(self) -> bool:
-        """Whether the text is Python, whose syntax labels every token."""
-        return all(path.endswith(".py") for path in self.settings.text)
-
-    @cached_property
-    def held_out(self) -> Text:
-        return gather(self.windows("held_out", self.labelled), max(1, self.settings.held_out // (self.context - 1)))
-
-    @cached_property
-    def activations(self) -> Activations:
-        return Activations(self.folder / "activations")
-
-    @cached_property
-    def dictionary(self) -> SAE:
-        return load_dictionary(self.settings.dictionary or self.folder / "dictionary")
-
-    # ------------------------------------------------------------ the stages
-
-    def _load(self) -> None:
-        model = self.model
-        parameters = sum(p.numel() for p in model.module.parameters())
-        self.watch.say(f"{self.settings.model}: {parameters / 1e6:.1f}M parameters, {len(model.sites())} sites verified; reading {self.site}")
-        if self.settings.text == []:
-            self.watch.say("text: the standard library's source (give --text for your own)")
-
-    def _harvest(self) -> None:
-        if self.settings.dictionary:
-            return
-        with self.watch.stage("harvest", self.settings.tokens, "tokens") as advance:
-            about = {"model": self.settings.model, "context": self.context, "seed": self.settings.seed}
-            found = harvesting(
-                self.model, self.windows("train"), self.site, self.settings.tokens, self.folder / "activations", about=about
-            )
-            for progress in found:
-                advance(progress.rows)
-        if len(self.activations) < self.settings.tokens:
-            self.watch.say(f"  the text holds only {len(self.activations):,} tokens of the {self.settings.tokens:,} asked for; using them all")
-
-    def _fit(self) -> None:
-        if self.settings.dictionary:
-            save_dictionary(self.dictionary, self.folder / "dictionary")
-            return
-        learning = self._learning()
-        steps = self.activations.batches_in(self.settings.epochs, self.settings.batch)
-        with self.watch.stage("fit", steps, "steps") as advance, (self.folder / "training.jsonl").open("a") as log:
-            begun = time.monotonic()
-            for step in learning:
-                advance(step.index)
-                if step.index % LOG_EVERY == 0 or step.index == steps:
-                    log.write(json.dumps(logged(step, learning, time.monotonic() - begun)) + "\n")
-                if step.index % SAVE_EVERY == 0:
-                    save_state(learning.state_dict(), self.folder / "training.safetensors")
-        save_state(learning.state_dict(), self.folder / "training.safetensors")
-        save_dictionary(learning.learned, self.folder / "dictionary")
-
-    def _learning(self) -> fit:
-        """The fit, taken up where it was left."""
-        given, acts = self.settings, self.activations
-        generator = torch.Generator().manual_seed(given.seed)
-        sae = SAE(self.site, acts.width, given.width, TopK(given.k), Normalisation.of(acts.sample(SAMPLE)), generator=generator)
-        steps = acts.batches_in(given.epochs, given.batch)
-        objective = Reconstruction() + AuxK(given.width, dead_after=REVIVE_AFTER)
-        saved = self.folder / "training.safetensors"
-        state = load_state(saved) if saved.exists() else None
-        batches = acts.batches(given.batch, epochs=given.epochs, seed=given.seed, start=state["index"] if state else 0)
-        learning = fit(sae, batches, objective, lr=given.lr, schedule=lambda step: min(1.0, (step + 1) / 50, 5 * (1 - step / steps)))
-        if state:
-            learning.load_state_dict(state)
-            cut_log(self.folder / "training.jsonl", state["index"])
-        return learning
-
-    def _catalog(self) -> None:
-        written = self.dictionary.directions().write[:, 0].detach()
-        vocabulary = vocabulary_of(self.model)
-        with self.watch.stage("catalog", len(self.held_out) * (self.context - 1), "tokens") as advance:
-            found = cataloguing(
-                self.model, self.dictionary, self.held_out, self.folder / "catalog", vocabulary=vocabulary,
-                logits=direct_logits(self.model, written), labels=LABELS if self.labelled else (), about=self._about_text(),
-            )  # fmt: skip
-            for seen in found:
-                advance(seen * (self.context - 1))
-
-    def _about_text(self) -> str:
-        return "held-out tenth of " + (", ".join(self.settings.text) or "the standard library")
-
-    def _explain(self) -> None:
-        catalog = Catalog(self.folder / "catalog")
-        with self.watch.stage("explain", len(catalog), "components") as advance:
-            found = list(explain_rules(catalog, progress=advance))
-            advance(len(catalog))
-        Notes(self.folder / "catalog" / "notes.sqlite").put(found)
-
-    def _measure(self) -> None:
-        baselines = self._baselines()
-        with self.watch.stage("measure", 3 + 2 * len(baselines), "figures") as advance:
-            own = variance(self.model, self.dictionary, self.held_out.tokens)
-            advance(1)
-            found = {name: self._figures(d, variance(self.model, d, self.held_out.tokens)) for name, d in baselines.items()}
-            advance(2 + len(baselines))
-            shares = self._shares(own, baselines)
-            advance(3 + 2 * len(baselines))
-        for name, figures in found.items():
-            figures.ce_recovered = shares[name]
-        self._summarise(own, shares["own"], found)
-
-    def _baselines(self) -> dict[str, Dictionary]:
-        k, generator = self._k(), torch.Generator().manual_seed(self.settings.seed + 1)
-        sample = self._sample()
-        width = len(self.dictionary)
-        return {
-            "random": random_dictionary(self.site, sample, width, k, generator),
-            "pca": principal_components(self.site, sample, min(k, sample.shape[1])),
-            "neurons": Strongest(self._neurons(), k),
-        }
-
-    def _k(self) -> int:
-        """Components active at once, for baselines of the same sparsity."""
-        return self.dictionary.activation.settings().get("k", self.settings.k)
-
-    def _sample(self) -> torch.Tensor:
-        if not self.settings.dictionary:
-            return self.activations.sample(SAMPLE, seed=1)
-        some = gather(self.windows("train"), 256).tokens
-        with torch.no_grad():
-            return self.model.run(some, read=[self.site])[self.site][:, 1:].flatten(0, 1)
-
-    def _neurons(self) -> Dictionary:
-        """The neurons of the site's layer, or the axes of the site where it has none."""
-        if self.site.layer is not None and f"mlp_act.{self.site.layer}" in self.model.family.sited:
-            return neurons(self.model, self.site.layer)
-        return Coordinates(self.site, len(self.dictionary.directions().write[0, 0]))
-
-    def _figures(self, dictionary: Dictionary, found: Variance) -> Figures:
-        fraction = self._explained_sample(dictionary) if found.l0 < len(dictionary) else None
-        return Figures(explained_variance=found.explained, l0=found.l0, dead_fraction=found.never_fired, explained_fraction=fraction)
-
-    def _explained_sample(self, dictionary: Dictionary) -> float:
-        """The share of a sample of a baseline's live components that get a good explanation."""
-        folder = self.folder / ".baseline"
-        for _ in cataloguing(
-            self.model, dictionary, self.held_out, folder, vocabulary=vocabulary_of(self.model),
-            labels=LABELS if self.labelled else (), components=BASELINE_COMPONENTS,
-        ):  # fmt: skip
-            pass
-        catalog = Catalog(folder)
-        share = explained_share(catalog, list(explain_rules(catalog)))
-        shutil.rmtree(folder)
-        return share
-
-    def _shares(self, own: Variance, baselines: dict[str, Dictionary]) -> dict[str, float]:
-        """Cross-entropy recovered, by each dictionary at its own site against that site's mean."""
-        tokens = self.held_out.tokens[:SPLICED]
-        named = {"own": self.dictionary, **baselines}
-        here = [name for name in named if named[name].writes[0].name == self.site.name]
-        shares = dict(zip(here, recovered(self.model, [named[n] for n in here], own.mean, tokens).shares, strict=True))
-        for name in named.keys() - shares.keys():
-            mean = variance(self.model, named[name], tokens).mean
-            shares[name] = recovered(self.model, [named[name]], mean, tokens).shares[0]
-        return shares
-
-    def _summarise(self, own: Variance, share: float, baselines: dict[str, Figures]) -> None:
-        catalog = Catalog(self.folder / "catalog")
-        notes = Notes(catalog.folder / "notes.sqlite")
-        Summary(
-            explained_variance=own.explained, l0=own.l0, dead_fraction=self._dead(own), ce_recovered=share,
-            explained_fraction=explained_share(catalog, list(notes.best().values())), model=self.settings.model,
-            site=str(self.site), width=len(self.dictionary), k=self._k(),
-            tokens=0 if self.settings.dictionary else self.settings.epochs * len(self.activations), seconds=0.0,
-            peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, baselines=baselines,
-        ).write(self.folder)  # fmt: skip
-
-    def _dead(self, own: Variance) -> float:
-        saved = self.folder / "training.safetensors"
-        if not saved.exists():
-            return own.never_fired
-        silent = next(v for k, v in load_state(saved)["objective"].items() if k.endswith("silent"))
-        return (silent >= DEAD_WINDOW).float().mean().item()
+    Parameters
+    ----------
+    model
+        A folder in Hugging Face's format, a hub name, or `specimen` (ships with the package).
+    into
+        The run folder to write (default: runs/MODEL-SITE).
+    site
+        Where to cut: a canonical name such as resid_post.2, mlp_out.0, or a module path. `microtome check` lists them.
+    text
+        Files, folders or patterns to read (default: the source of Python's standard library).
+    tokens
+        Tokens of activations to harvest.
+    width
+        Latents of the dictionary.
+    k
+        Latents active on each token.
+    dictionary
+        A dictionary that was trained elsewhere, to be dissected in place of a new one.
+    context
+        Tokens per window (default: 256, or the model's limit).
+    held_out
+        Held-out tokens to catalogue, explain and measure on.
+    epochs
+        Passes over the harvested activations.
+    batch
+        Tokens per training step.
+    lr
+        Adam's learning rate.
+    seed
+        Of everything random.
+    device
+        Where the model runs.
+    resume
+        Go on with a run that was stopped.
+    json
+        Also write the figures to this file.
+    """
+    folder = into or Path("runs") / f"{Path(model).name}-{site}"
+    settings = Settings(
+        model=model, into=folder, site=site, text=text or [], tokens=int(tokens), width=width, k=k, dictionary=dictionary,
+        context=context, held_out=int(held_out), epochs=epochs, batch=batch, lr=lr, seed=seed, device=device,
+    )  # fmt: skip
+    summary = Dissection(settings, watcher(), resume=resume).finish()
+    if json is not None:
+        json.write_text(summary.model_dump_json(indent=2, by_alias=True))
+    show(summary, folder)
+    return summary
 
 
-def logged(step: tuple, learning: fit, seconds: float) -> dict:
-    """One row of training.jsonl."""
-    silent = next(b for name, b in learning.objective.named_buffers() if name.endswith("silent"))
-    return {
-        "step": step.index, "tokens": step.rows, "loss": step.loss, "explained_variance": 1 - step.parts["unexplained"],
-        "auxk": step.parts["auxk"], "dead_fraction": (silent >= DEAD_WINDOW).float().mean().item(), "seconds": seconds,
-    }  # fmt: skip
+def show(summary: Summary, folder: Path) -> None:
+    """The figures on one screen."""
+    console = Console()
+    table = Table(title=f"{summary.model}, {summary.site}: {summary.width} latents, k {summary.k}", title_justify="left")
+    columns = ("", "explained variance", "cross-entropy recovered", "L0", "dead", "explained")
+    for name in columns:
+        table.add_column(name, justify="left" if not name else "right")
+    table.add_row("this dictionary", *cells(summary), style="bold")
+    for name, figures in summary.baselines.items():
+        table.add_row(BASELINES[name], *cells(figures))
+    console.print(table)
+    console.print("explained: of the components that fire, the share whose explanation scores at least .8 on held-out text")
+    console.print(f"{short(summary.tokens)} training tokens, {clock(summary.seconds)}, peak memory {summary.peak_memory_bytes / 1e9:.1f} GB")
+    console.print(f"browse it: microtome browse {folder}")
 
 
-def cut_log(path: Path, step: int) -> None:
-    """Drop the rows of steps that will be made again."""
-    if path.exists():
-        path.write_text("".join(row + "\n" for row in path.read_text().splitlines() if json.loads(row)["step"] <= step))
+def cells(figures: Figures) -> list[str]:
+    def share(x: float | None) -> str:
+        return "" if x is None else f"{x:.1%}"
 
-
-def explained_share(catalog: Catalog, found: list) -> float:
-    """Of the components that fired at all, the share whose explanation scores at least .8 held out."""
-    live = int(np.count_nonzero(catalog.components["count"]))
-    return sum(e.score >= GOOD_EXPLANATION for e in found) / max(1, live)
-
-
-def vocabulary_of(model: HookedModel) -> list[str]:
-    return [model.tokenizer.decode([i]) for i in range(len(model.tokenizer))]
-
-
-def dissect(settings: Settings, watch: Watcher, *, resume: bool = False) -> Summary:
-    """Take a model apart at one site; see the module's head. Raises Refusal for what the user can mend."""
-    return Dissection(settings, watch, resume=resume).finish()
+    return [
+        f"{figures.explained_variance:.3f}", share(figures.ce_recovered), f"{figures.l0:.1f}",
+        share(figures.dead_fraction), share(figures.explained_fraction),
+    ]  # fmt: skip
