@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, Starcoder2Config, Starcoder2ForCausalLM
 
 from microtome.data import stdlib
+from microtome.data.text import Document
 
 CONTEXT, VOCABULARY, BOUNDARY = 256, 4096, "<|endoftext|>"
 
@@ -52,7 +53,7 @@ def new_model() -> Starcoder2ForCausalLM:
     return Starcoder2ForCausalLM(config)
 
 
-def token_stream(tokenizer: PreTrainedTokenizerFast, documents: list[stdlib.Document]) -> list[Tensor]:
+def token_stream(tokenizer: PreTrainedTokenizerFast, documents: list[Document]) -> list[Tensor]:
     return [torch.tensor(ids, dtype=torch.long) for ids in tokenizer([d.text for d in documents], add_special_tokens=False)["input_ids"]]
 
 
@@ -92,22 +93,6 @@ def induction_scores(model: Starcoder2ForCausalLM, length: int = 100, rows: int 
     patterns = model(ids, output_attentions=True).attentions
     model.set_attn_implementation("sdpa")
     return torch.stack([p.diagonal(offset=1 - length, dim1=2, dim2=3)[..., 1:].mean((0, 2)) for p in patterns])
-
-
-@torch.no_grad()
-def bits_per_byte(model: Starcoder2ForCausalLM, streams: list[Tensor], size: int) -> float:
-    """Each module in turn, in windows of a full context that overlap by half: every token is predicted once, with history."""
-    total, half = 0.0, CONTEXT // 2
-    for ids in streams:
-        ids = torch.cat([torch.zeros(1, dtype=ids.dtype), ids])
-        starts = range(0, max(1, len(ids) - half), half)
-        for batch in torch.tensor(starts).split(32):
-            rows = nn.utils.rnn.pad_sequence([ids[s : s + CONTEXT] for s in batch.tolist()], batch_first=True, padding_value=-100)
-            logits = model(rows.clamp(min=0), logits_to_keep=0).logits
-            loss = nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2).float(), rows[:, 1:], reduction="none")
-            for s, row in zip(batch.tolist(), loss, strict=True):
-                total += row[half - 1 if s else 0 :].sum().item()
-    return total / math.log(2) / size
 
 
 def save(model: Starcoder2ForCausalLM, tokenizer: PreTrainedTokenizerFast, into: Path, manifest: dict) -> None:
@@ -176,8 +161,7 @@ def main() -> None:
                 "python": platform.python_version(), "machine": f"{torch.get_num_threads()} threads", "seconds": spent,
                 "steps": step + 1, "tokens_seen": (step + 1) * given.batch * CONTEXT, "seed": given.seed,
             })  # fmt: skip
-    print("bits per byte, held out:", bits_per_byte(model, streams["held_out"], held_out_bytes))
-    print("induction scores:", induction_scores(model))
+    print("scripts/judge_specimen.py says how good it is")
 
 
 @torch.no_grad()
