@@ -10,7 +10,7 @@ computed from what arrived; so the order of edits never matters. The trace of a 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -39,53 +39,47 @@ class Edit(ABC):
     def value(self, part: Tensor, selection: Selection, arrived: Trace) -> Tensor:
         """The new part (of a replacement), or what to add to it (of a delta)."""
 
-    def at(self, **where: At) -> Self:
+    def at(self, **where: At) -> "Edit":
         """The same change at a part of its site."""
         return replace(self, site=self.site.at(**where))
 
 
 def compose(edits: Sequence[Edit], x: Tensor, arrived: Trace) -> tuple[Tensor, list[int]]:
-    """What leaves a site when `x` arrived there, and how many places each edit touched."""
-    refuse_two_replacements(edits, len(arrived.inputs))
-    left, touched = x, []
-    for edit in sorted(edits, key=lambda e: not e.replaces):
-        selection = edit.site.select(arrived.inputs, x.shape)
-        part = x[selection.index]
+    """What leaves a site when `x` arrived there, and how many places each edit touched, the replacements first."""
+    selections = [e.site.select(arrived.inputs, x.shape) for e in edits]
+    refuse_two_replacements(edits, selections, x)
+    left, copied, touched = x, False, []
+    for edit, selection in sorted(zip(edits, selections, strict=True), key=lambda pair: not pair[0].replaces):
+        index = selection.index
+        part = x[index]
         touched.append(part.numel())
         if not part.numel():
             continue
         new = edit.value(part, selection, arrived).to(x.dtype)
         if not edit.site.where:
-            left = new.expand_as(x) if edit.replaces else left + new
-        else:
-            now = new if edit.replaces else left[selection.index] + new
-            left = put(left, selection.index, now)
+            left, copied = (new.expand_as(x), False) if edit.replaces else (left + new, True)
+            continue
+        left, copied = left if copied else left.clone(), True  # one copy, however many parts are put into it
+        left[index] = new if edit.replaces else left[index] + new
     return left, touched
 
 
-def put(x: Tensor, index: tuple, part: Tensor) -> Tensor:
-    x = x.clone()
-    x[index] = part
-    return x
+def refuse_two_replacements(edits: Sequence[Edit], selections: Sequence[Selection], x: Tensor) -> None:
+    replacing = [(e, s.index) for e, s in zip(edits, selections, strict=True) if e.replaces]
+    if len(replacing) < 2:
+        return
+    taken = torch.zeros(x.shape, dtype=torch.bool, device=x.device)
+    for i, (edit, index) in enumerate(replacing):
+        if taken[index].any():
+            other = next(e for e, before in replacing[:i] if overlap(before, index, taken))
+            raise Conflict(f"'{other}' and '{edit}' would both replace the same place; keep one of them")
+        taken[index] = True
 
 
-def refuse_two_replacements(edits: Sequence[Edit], rows: int) -> None:
-    replacing = [e for e in edits if e.replaces]
-    for i, one in enumerate(replacing):
-        for other in replacing[i + 1 :]:
-            if not apart(one.site, other.site, rows):
-                raise Conflict(f"'{one}' and '{other}' would both replace the same place; keep one of them")
-
-
-def apart(one: Site, other: Site, rows: int) -> bool:
-    """Whether two parts of a site surely do not overlap: some axis has two different numbers, or two disjoint slices."""
-    first, second = dict(one.where), dict(other.where)
-    if "batch" in first and "batch" in second:
-        a, b = as_slice(first["batch"], rows), as_slice(second["batch"], rows)
-        if a.stop <= b.start or b.stop <= a.start:
-            return True
-    numbers = [(first[x], second[x]) for x in first.keys() & second.keys() if x != "batch"]
-    return any(isinstance(a, int) and isinstance(b, int) and a != b and (a < 0) == (b < 0) for a, b in numbers)
+def overlap(one: tuple, other: tuple, like: Tensor) -> bool:
+    places = torch.zeros_like(like)
+    places[one] = True
+    return bool(places[other].any())
 
 
 # ---------------------------------------------------------------- replacements
@@ -100,11 +94,13 @@ class Patch(Edit):
 
     def value(self, part: Tensor, selection: Selection, arrived: Trace) -> Tensor:
         source = self.source[self.site.whole].to(part.device)
+        if len(arrived.inputs) % len(source):
+            raise Refusal(f"cannot patch {self.site}: the source has {len(source)} rows and the batch {len(arrived.inputs)}; give as many")
         if selection.rows is None:
             return self._same_shape(source, part, arrived)
-        rows = selection.rows % len(source)
         index = dict(zip(self.site.axes.split(), selection.index, strict=True))
         here, shape = index["batch"].flatten(), index["batch"].shape
+        rows = here % len(source)
         left = [a for a in index if a in POSITIONAL and not isinstance(index[a], Tensor)]
         if left and padded_otherwise(arrived.inputs, self.source.inputs):
             raise Refusal(f"cannot patch {self.site}: the source's padding differs, so also choose positions of {left[0]!r}")
@@ -115,10 +111,11 @@ class Patch(Edit):
 
     def _same_shape(self, source: Tensor, part: Tensor, arrived: Trace) -> Tensor:
         where = {axis: place for axis, place in self.site.where if axis != "batch"}
-        taken = Site(self.site.name, self.site.axes).at(**where).take(source, self.source.inputs) if where else source
-        batch = dict(self.site.where).get("batch", slice(None))
-        mine, theirs = arrived.inputs.rows(as_slice(batch, len(arrived.inputs))), self.source.inputs
-        if taken.shape != part.shape or padded_otherwise(mine, theirs):
+        taken = self.site.whole.at(**where).take(source, self.source.inputs)
+        mine = as_slice(dict(self.site.where).get("batch", slice(None)), len(arrived.inputs))
+        rows = torch.arange(mine.start, mine.stop, device=source.device) % len(source)
+        taken = taken if mine == slice(0, len(source)) else taken[rows]
+        if taken.shape != part.shape or padded_otherwise(arrived.inputs, self.source.inputs):
             raise Refusal(
                 f"cannot patch {self.site}: the source is {tuple(taken.shape)} and the place {tuple(part.shape)}, or their "
                 "padding differs; patch positions (site.at(pos=...)), which are matched one by one"
@@ -129,9 +126,11 @@ class Patch(Edit):
         return f"patch {self.site}"
 
 
-def padded_otherwise(one: object, other: object) -> bool:
-    both = isinstance(one, Tokens) and isinstance(other, Tokens)
-    return both and not torch.equal(one.mask, other.mask)
+def padded_otherwise(one: Inputs, source: Inputs) -> bool:
+    """Whether the padding of a batch is not that of the source, over and over."""
+    if not (isinstance(one, Tokens) and isinstance(source, Tokens)):
+        return False
+    return not torch.equal(one.mask, source.repeat(len(one) // len(source)).mask)
 
 
 def positions_at(inputs: Inputs, rows: Tensor, columns: Tensor) -> Tensor:

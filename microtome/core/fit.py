@@ -1,7 +1,7 @@
 """Learning, one step per turn of your own loop: logging, stopping and saving are yours."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ class Step(NamedTuple):
         return f"step {self.index:5d}  loss {self.loss:.4f}  " + "  ".join(f"{k} {v:.4f}" for k, v in self.parts.items())
 
 
+@runtime_checkable
 class Objective(Protocol):
     """What to make small: named terms whose sum is the loss. It may keep state (buffers) of its own."""
 

@@ -7,7 +7,7 @@ token of that row; under a key-value cache a position still means that position.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
@@ -34,11 +34,11 @@ class Inputs(ABC):
         """The number of rows."""
 
     @abstractmethod
-    def rows(self, which: slice) -> Self:
+    def rows(self, which: slice) -> "Inputs":
         """Some of the rows."""
 
     @abstractmethod
-    def repeat(self, times: int) -> Self:
+    def repeat(self, times: int) -> "Inputs":
         """All rows, `times` over: row r of copy c stands at c * len(self) + r."""
 
     @abstractmethod
@@ -69,15 +69,17 @@ class Tokens(Inputs):
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]] | Int[Tensor, "batch pos"], *, pad: int = 0, left: bool = False) -> "Tokens":
         """Rows of ids, of any lengths. Padding is to the right unless `left`."""
+        if not len(rows) or not all(len(r) for r in rows):
+            raise Refusal("a batch needs at least one row, and every row at least one token")
         if isinstance(rows, Tensor):
             return cls(rows, torch.ones_like(rows, dtype=torch.bool))
-        if not rows or not all(len(r) for r in rows):
-            raise Refusal("a batch needs at least one row, and every row at least one token")
         width = max(map(len, rows))
-        empty = [[pad] * (width - len(r)) for r in rows]
-        ids = [[*e, *r] if left else [*r, *e] for e, r in zip(empty, rows, strict=True)]
-        gaps = [[left, *([True] * len(r))] for r in rows]
-        mask = [([False] * len(e) + g[1:]) if left else (g[1:] + [False] * len(e)) for e, g in zip(empty, gaps, strict=True)]
+
+        def filled(row: Sequence, gap: int | bool) -> list:
+            gaps = [gap] * (width - len(row))
+            return [*gaps, *row] if left else [*row, *gaps]
+
+        ids, mask = [filled(row, pad) for row in rows], [filled([True] * len(row), False) for row in rows]
         return cls(torch.tensor(ids), torch.tensor(mask))
 
     def __len__(self) -> int:
@@ -122,10 +124,11 @@ class Tokens(Inputs):
         wanted = self._wanted(at)
         if self.anchor is None and not isinstance(at, slice):
             self._refuse_missing(at, wanted)
-        rows, columns = wanted.nonzero(as_tuple=True)
+        rows, _, columns = wanted.nonzero(as_tuple=True)
         return Places(rows, columns, self.positions[rows, columns])
 
-    def _wanted(self, at: At) -> Bool[Tensor, "batch pos"]:
+    def _wanted(self, at: At) -> Bool[Tensor, "batch each pos"]:
+        """Which column is each of the positions asked for; a slice, having its own order, is one."""
         anchor = (self.lengths if self.anchor is None else self.anchor)[:, None]
         positions = self.positions
 
@@ -135,17 +138,17 @@ class Tokens(Inputs):
         if isinstance(at, slice):
             first = absolute(at.start or 0)
             last = torch.full_like(anchor, torch.iinfo(anchor.dtype).max) if at.stop is None else absolute(at.stop)
-            return self.mask & (positions >= first) & (positions < last)
+            return (self.mask & (positions >= first) & (positions < last))[:, None]
         each = (at,) if isinstance(at, int) else at
-        hits = [self.mask & (positions == absolute(p)) for p in each]
-        return torch.stack(hits).any(0)
+        return torch.stack([self.mask & (positions == absolute(p)) for p in each], 1)
 
-    def _refuse_missing(self, at: At, wanted: Bool[Tensor, "batch pos"]) -> None:
-        count = 1 if isinstance(at, int) else len(set(at))
-        short = (wanted.sum(1) != count).nonzero()
-        if len(short):
-            row = int(short[0])
-            raise NoSuchPosition(f"row {row} has {int(self.lengths[row])} tokens, so no position {at}; positions count from 0, or back from -1")
+    def _refuse_missing(self, at: At, wanted: Bool[Tensor, "batch each pos"]) -> None:
+        missing = (~wanted.any(2)).nonzero().tolist()
+        if missing:
+            (row, which), each = missing[0], (at,) if isinstance(at, int) else at
+            raise NoSuchPosition(
+                f"row {row} has {int(self.lengths[row])} tokens, so no position {each[which]}; positions count from 0, or back from -1"
+            )
 
 
 def with_start(tokens: Tokens, start: Int[Tensor, "batch"], anchor: Int[Tensor, "batch"]) -> Tokens:
@@ -173,9 +176,9 @@ class Arrays(Inputs):
 
     def places(self, at: At, size: int) -> Places:
         """Every row of an array has the same positions, so they are columns."""
-        each = range(*at.indices(size)) if isinstance(at, slice) else [at] if isinstance(at, int) else at
-        columns = torch.tensor([p % size for p in each if -size <= p < size])
-        if len(columns) != len(each):
-            raise NoSuchPosition(f"each row has {size} positions, so no position {at}")
-        count = len(self)
+        each = range(*at.indices(size)) if isinstance(at, slice) else (at,) if isinstance(at, int) else at
+        missing = [p for p in each if not -size <= p < size]
+        if missing:
+            raise NoSuchPosition(f"each row has {size} positions, so no position {missing[0]}; positions count from 0, or back from -1")
+        columns, count = torch.tensor([p % size for p in each], dtype=torch.long), len(self)
         return Places(torch.arange(count).repeat_interleave(len(columns)), columns.repeat(count), columns.repeat(count))

@@ -1,7 +1,7 @@
 """What every wing asks of a model: a small protocol, so that each can be tested on a ten-line network."""
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from microtome.core.edit import Edit
 from microtome.core.inputs import Inputs
@@ -9,6 +9,7 @@ from microtome.core.site import Site
 from microtome.core.trace import Trace
 
 
+@runtime_checkable
 class Model(Protocol):
     """A network with named sites that can be read and edited. No hook outlives a run."""
 

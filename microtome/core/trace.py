@@ -1,7 +1,7 @@
 """What was at each site in one run: a plain mapping from site to tensor."""
 
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -11,6 +11,7 @@ from microtome.core.inputs import Inputs
 from microtome.core.site import Site
 
 
+@runtime_checkable
 class Encodes(Protocol):
     """What a trace needs of a dictionary."""
 
@@ -26,7 +27,7 @@ class Trace(Mapping[str, Tensor]):
         self.inputs = inputs
         self.values_by_name = dict(values or {})
         self.sites_by_name = dict(sites or {})
-        self._codes: dict[int, Codes] = {}
+        self._codes: dict[Encodes, Codes] = {}
 
     @property
     def sites(self) -> list[Site]:
@@ -55,6 +56,6 @@ class Trace(Mapping[str, Tensor]):
 
     def codes(self, dictionary: Encodes) -> Codes:
         """How strongly each component of a dictionary was active in this run; worked out once."""
-        if id(dictionary) not in self._codes:
-            self._codes[id(dictionary)] = dictionary.encode(dictionary.gather(self))
-        return self._codes[id(dictionary)]
+        if dictionary not in self._codes:
+            self._codes[dictionary] = dictionary.encode(dictionary.gather(self))
+        return self._codes[dictionary]
