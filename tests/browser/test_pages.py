@@ -15,6 +15,8 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is absent: pip install playwright")
 expect = playwright.expect
+PATIENCE = 20_000  # ms; a page answers in a tenth of a second, a busy machine may not
+expect.set_options(timeout=PATIENCE)
 
 from tests.browser.conftest import TOKEN  # noqa: E402
 from tests.browser.sample import COMPONENTS, HOSTILE  # noqa: E402
@@ -46,7 +48,7 @@ def chromium() -> Iterator:
 def page(chromium, address: str) -> Iterator:
     """A page that is let in. Afterwards: nothing went wrong in it, and nothing was asked of any other server."""
     page = chromium.new_page(viewport={"width": 1280, "height": 900})
-    page.set_default_timeout(6000)
+    page.set_default_timeout(PATIENCE)
     wrong, elsewhere = [], []
     page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))

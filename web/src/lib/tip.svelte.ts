@@ -16,7 +16,8 @@ export function hide(): void {
 export function watchTips(): void {
   addEventListener("pointerover", show);
   addEventListener("focusin", show);
-  addEventListener("focusout", hide);
+  // Later, because an element that is removed while it has the focus says so in the middle of Svelte's own update.
+  addEventListener("focusout", () => queueMicrotask(hide));
   addEventListener("scroll", hide, true);
 }
 
