@@ -1,6 +1,6 @@
 """How a named site is found in an unmodified module: which hook shows its tensor, and in what shape.
 
-A place attaches a visitor (a function from the tensor that arrives to the tensor that goes on) for the length of a call.
+A place attaches a visitor (a function from the tensor that arrives to the tensor that goes on) during a call.
 Some places show a part of what another place holds (one head's columns, queries out of a fused projection); what a
 visitor changes in that part is put back into the whole.
 """
@@ -52,7 +52,9 @@ class Into(Place):
                 return None
             return ((new, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: new})
 
-        return root.get_submodule(self.path).register_forward_pre_hook(hook, with_kwargs=True, prepend=self.first).remove
+        return (
+            root.get_submodule(self.path).register_forward_pre_hook(hook, with_kwargs=True, prepend=self.first).remove
+        )
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,11 @@ def replace_first(out: Any, change: Visit) -> Any:
     if new is x:
         return None
     return (new, *out[1:]) if isinstance(out, tuple) else new
+
+
+def remove_all(removes: tuple[Remove, ...]) -> None:
+    for remove in removes:
+        remove()
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,7 @@ class Stream(Place):
             root.get_submodule(self.block).register_forward_hook(past, prepend=True).remove,
             self.inner.attach(root, seen),
         )
-        return lambda: [remove() for remove in removes] and None
+        return lambda: remove_all(removes)
 
 
 # ---------------------------------------------------------------- a part of what stands elsewhere
@@ -187,7 +194,7 @@ class Columns(Part):
 
 @dataclass(frozen=True)
 class PerToken(Place):
-    """What stands in one row per token, the batch flattened away; `block` is the module that is given it unflattened."""
+    """What stands in one row per token, the batch flattened away; `block` is the module given it unflattened."""
 
     inner: Place
     block: str
@@ -207,7 +214,7 @@ class PerToken(Place):
 
         noting = root.get_submodule(self.block).register_forward_pre_hook(note, with_kwargs=True, prepend=True)
         removes = (noting.remove, self.inner.attach(root, through))
-        return lambda: [remove() for remove in removes] and None
+        return lambda: remove_all(removes)
 
 
 # ---------------------------------------------------------------- what a family has
@@ -239,7 +246,7 @@ class Equation:
 
 @dataclass(frozen=True)
 class Family:
-    """What a model family offers: its sites in the order of the forward pass, why it lacks others, and what must hold."""
+    """What a model family offers: sites in the order of the forward pass, why it lacks others, what must hold."""
 
     name: str
     sited: dict[str, Sited]

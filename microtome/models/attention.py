@@ -85,7 +85,7 @@ def registered(native: str) -> str:
 
 
 def attend(kernel: Any, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Any, **settings: Any) -> tuple:
-    """The attention function that transformers calls: q (batch, head, pos, d), k and v with their own number of heads."""
+    """What transformers calls for attention: q (batch, head, pos, d), k and v with their own number of heads."""
     visits = _visits.get(module)
     if visits is None:
         return kernel(module, q, k, v, mask, **settings)
@@ -117,7 +117,9 @@ def eager(
     """softmax(softcap(q k^T scale) + mask) v, in the order of operations of transformers' eager kernels."""
     foreign = [name for name in FOREIGN if settings.get(name) is not None]
     if foreign:
-        raise Refusal(f"this attention adds {foreign[0]!r} to its scores, which is not known here; read q, k, v or z instead")
+        raise Refusal(
+            f"this attention adds {foreign[0]!r} to its scores, which is not known here; read q, k, v or z instead"
+        )
     groups = q.shape[1] // k.shape[1]
     if groups > 1:
         k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)

@@ -6,7 +6,7 @@ One name is one tensor definition in every family:
     resid_pre, resid_post       what a block is given and returns
     resid_mid                   the stream between attention and MLP (absent where both read resid_pre)
     attn_in, mlp_in             what attention and the MLP are given, after a norm where there is one
-    q_raw, k_raw                what the projections return, before any norm and rotation (absent where q and k are that)
+    q_raw, k_raw                what the projections return, before norm and rotation (absent where q and k are that)
     q, k, v                     what attention multiplies: after norm and rotation; k and v by key-value heads
     scores, pattern             what enters and leaves the softmax
     z                           what the output projection is given, by head
@@ -28,7 +28,19 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from microtome.core.site import Site
-from microtome.models.adapter import Columns, Equation, Family, Fused, Heads, Into, OutOf, PerToken, Place, Sited, Stream
+from microtome.models.adapter import (
+    Columns,
+    Equation,
+    Family,
+    Fused,
+    Heads,
+    Into,
+    OutOf,
+    PerToken,
+    Place,
+    Sited,
+    Stream,
+)
 from microtome.models.attention import Attended
 
 ORDER = (
@@ -36,7 +48,11 @@ ORDER = (
     "resid_mid", "mlp_in", "mlp_pre", "mlp_up", "mlp_act", "mlp_out_raw", "mlp_out", "resid_post",
 )  # fmt: skip
 HEADS, PATTERN, STREAM = "batch pos head d", "batch head query key", "batch pos d"
-AXES = dict.fromkeys(ORDER, STREAM) | dict.fromkeys(("q_raw", "k_raw", "q", "k", "v", "z"), HEADS) | dict.fromkeys(("scores", "pattern"), PATTERN)
+AXES = (
+    dict.fromkeys(ORDER, STREAM)
+    | dict.fromkeys(("q_raw", "k_raw", "q", "k", "v", "z"), HEADS)
+    | dict.fromkeys(("scores", "pattern"), PATTERN)
+)
 
 
 class Block(NamedTuple):
@@ -55,7 +71,7 @@ class Block(NamedTuple):
 Where = Callable[[Block], Place]
 
 
-# ---------------------------------------------------------------- the words of the table: paths are relative to the layer
+# ---------------------------------------------------------------- the words of the table; paths begin at the layer
 
 
 def into(path: str, first: bool = False) -> Where:
@@ -99,7 +115,7 @@ def attended(path: str) -> dict[str, Where]:
 
 @dataclass(frozen=True)
 class Layout:
-    """A family: module paths of the whole model, the sites of a layer, what must hold within a layer, what is lacking."""
+    """A family: paths of the whole model, the sites of a layer, what must hold in it, what is lacking and why."""
 
     embed: str
     layers: str
@@ -126,7 +142,10 @@ SEQUENTIAL = (Equation("resid_mid", ("resid_pre", "attn_out")), Equation("resid_
 PARALLEL = (Equation("resid_post", ("resid_pre", "attn_out", "mlp_out")),)
 NO_MID = {"resid_mid": "attention and MLP both read resid_pre, so no stream runs between them"}
 NO_UP = {"mlp_up": "its MLP is not gated; mlp_pre is the one branch there is"}
-NO_RAW = {f"{x}_out_raw": f"nothing is normed before it is added, so {x}_out is what the module returns" for x in ("attn", "mlp")}
+NO_RAW = {
+    f"{x}_out_raw": f"nothing is normed before it is added, so {x}_out is what the module returns"
+    for x in ("attn", "mlp")
+}
 UNROTATED = {f"{x}_raw": f"queries and keys are not rotated, so {x} is what the projection returns" for x in "qk"}
 HIDDEN_SCORES = {"scores": "its attention computes them inside one function that shows only the pattern; read pattern"}
 
@@ -146,7 +165,10 @@ LLAMA_SITES: dict[str, Where] = {
     "mlp_out": out_of("mlp"),
     "resid_post": out_of(""),
 }
-LLAMA_RULES = rules("self_attn.o_proj", "mlp.down_proj", attn_norm="input_layernorm", mlp_norm="post_attention_layernorm")
+LLAMA_NORMS = {"attn_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
+LLAMA_RULES = rules(
+    "self_attn.o_proj", "mlp.down_proj", attn_norm="input_layernorm", mlp_norm="post_attention_layernorm"
+)
 LLAMA = Layout(
     "model.embed_tokens", "model.layers", "model.norm", ("lm_head",), LLAMA_SITES, LLAMA_RULES + SEQUENTIAL, NO_RAW
 )  # fmt: skip
@@ -161,7 +183,7 @@ PLAIN = {"mlp_pre": out_of("mlp.c_fc"), "mlp_act": into("mlp.c_proj")}
 STARCODER2 = Layout(
     LLAMA.embed, LLAMA.layers, LLAMA.final_norm, LLAMA.unembed,
     changed(LLAMA_SITES, ("mlp_up",), **PLAIN),
-    rules("self_attn.o_proj", "mlp.c_proj", attn_norm="input_layernorm", mlp_norm="post_attention_layernorm") + SEQUENTIAL,
+    rules("self_attn.o_proj", "mlp.c_proj", **LLAMA_NORMS) + SEQUENTIAL,
     NO_RAW | NO_UP,
 )  # fmt: skip
 
@@ -229,7 +251,7 @@ BLOOM = Layout(
         "mlp_out": out_of("mlp.dense_4h_to_h"),
         "resid_post": out_of(""),
     },
-    rules("self_attention.dense", "mlp.dense_4h_to_h", attn_norm="input_layernorm", mlp_norm="post_attention_layernorm") + SEQUENTIAL,
+    rules("self_attention.dense", "mlp.dense_4h_to_h", **LLAMA_NORMS) + SEQUENTIAL,
     NO_RAW | NO_UP | UNROTATED | HIDDEN_SCORES,
 )  # fmt: skip
 
@@ -256,7 +278,11 @@ def gpt_neox(config: Any) -> Layout:
     return Layout(
         "gpt_neox.embed_in", "gpt_neox.layers", "gpt_neox.final_layer_norm", ("lm_head",),
         changed(NEOX_SITES, ("resid_mid",) if parallel else ()),
-        (*rules("attention.dense", "mlp.dense_4h_to_h", attn_norm="input_layernorm"), mlp_reads, *(PARALLEL if parallel else SEQUENTIAL)),
+        (
+            *rules("attention.dense", "mlp.dense_4h_to_h", attn_norm="input_layernorm"),
+            mlp_reads,
+            *(PARALLEL if parallel else SEQUENTIAL),
+        ),
         NO_RAW | NO_UP | (NO_MID if parallel else {}),
     )  # fmt: skip
 
@@ -272,7 +298,8 @@ GEMMA = Layout(
         mlp_out=out_of("post_feedforward_layernorm"),
     ),
     (
-        *rules("self_attn.o_proj", "mlp.down_proj", "_raw", attn_norm="input_layernorm", mlp_norm="pre_feedforward_layernorm"),
+        *rules("self_attn.o_proj", "mlp.down_proj", "_raw", attn_norm="input_layernorm"),
+        Equation("mlp_in", ("resid_mid",), ("pre_feedforward_layernorm",)),
         Equation("attn_out", ("attn_out_raw",), ("post_attention_layernorm",)),
         Equation("mlp_out", ("mlp_out_raw",), ("post_feedforward_layernorm",)),
         *SEQUENTIAL,
@@ -296,7 +323,11 @@ PHI = Layout(
         LLAMA_SITES, ("resid_mid", "mlp_up"),
         z=by_head(into("self_attn.dense")), mlp_pre=out_of("mlp.fc1"), mlp_act=into("mlp.fc2"),
     ),
-    (*rules("self_attn.dense", "mlp.fc2", attn_norm="input_layernorm"), Equation("mlp_in", ("resid_pre",), ("input_layernorm",)), *PARALLEL),
+    (
+        *rules("self_attn.dense", "mlp.fc2", attn_norm="input_layernorm"),
+        Equation("mlp_in", ("resid_pre",), ("input_layernorm",)),
+        *PARALLEL,
+    ),
     NO_RAW | NO_UP | NO_MID,
 )  # fmt: skip
 PHI3 = Layout(
@@ -304,17 +335,20 @@ PHI3 = Layout(
     changed(
         LLAMA_SITES,
         q_raw=by_head(columns("self_attn.qkv_proj", lambda b: (0, b.heads * b.head_dim))),
-        k_raw=by_kv_head(columns("self_attn.qkv_proj", lambda b: (b.heads * b.head_dim, (b.heads + b.kv_heads) * b.head_dim))),
+        k_raw=by_kv_head(
+            columns("self_attn.qkv_proj", lambda b: (b.heads * b.head_dim, (b.heads + b.kv_heads) * b.head_dim))
+        ),
         mlp_pre=columns("mlp.gate_up_proj", lambda b: (0, b.inner)),
         mlp_up=columns("mlp.gate_up_proj", lambda b: (b.inner, 2 * b.inner)),
     ),
     LLAMA.equations, NO_RAW,
 )  # fmt: skip
+EXPERTS = "every expert has neurons of its own, each for its own tokens; mlp_in and mlp_out surround them all"
 MIXTRAL = Layout(
     LLAMA.embed, LLAMA.layers, LLAMA.final_norm, LLAMA.unembed,
     changed(LLAMA_SITES, ("mlp_pre", "mlp_up", "mlp_act")),
     (*(e for e in LLAMA.equations if e.sources != ("mlp_act",)), Equation("mlp_out", ("mlp_in",), ("mlp",))),
-    NO_RAW | {x: "every expert has neurons of its own, each for its own tokens; mlp_in and mlp_out surround them all" for x in ("mlp_pre", "mlp_up", "mlp_act")},
+    NO_RAW | dict.fromkeys(("mlp_pre", "mlp_up", "mlp_act"), EXPERTS),
 )  # fmt: skip
 
 OPT_SITES: dict[str, Where] = {
@@ -331,6 +365,7 @@ OPT_SITES: dict[str, Where] = {
     "resid_post": out_of(""),
 }
 OPT_LACKING = NO_RAW | NO_UP | UNROTATED
+NO_FINAL_NORM = {"final_norm": "it norms inside its blocks and has no norm after them; read the last resid_post"}
 
 
 def opt(config: Any) -> Layout:
@@ -347,12 +382,13 @@ def opt(config: Any) -> Layout:
         OPT_SITES if before else changed(OPT_SITES, resid_mid=out_of("self_attn_layer_norm")),
         rules("self_attn.out_proj", "fc2", attn_norm="self_attn_layer_norm", mlp_norm="final_layer_norm") + SEQUENTIAL
         if before else rules("self_attn.out_proj", "fc2") + post_norm,
-        OPT_LACKING if normed else OPT_LACKING | {"final_norm": "this model norms inside its blocks and has no norm after them; read the last resid_post"},
+        OPT_LACKING if normed else OPT_LACKING | NO_FINAL_NORM,
     )  # fmt: skip
 
 
 BERT = Layout(
-    "bert.embeddings.word_embeddings", "bert.encoder.layer", "cls.predictions.transform.LayerNorm", ("cls.predictions.decoder",),
+    "bert.embeddings.word_embeddings", "bert.encoder.layer",
+    "cls.predictions.transform.LayerNorm", ("cls.predictions.decoder",),
     {
         "resid_pre": into(""),
         "attn_in": into("attention.self"),
@@ -393,9 +429,10 @@ VIT = Layout(
 )  # fmt: skip
 
 LAYOUTS: dict[str, Layout | Callable[[Any], Layout]] = {
-    "bert": BERT, "bloom": BLOOM, "gemma2": GEMMA, "gemma3_text": GEMMA, "gpt2": GPT2, "gpt_neo": GPT_NEO, "gpt_neox": gpt_neox,
-    "gptj": GPTJ, "llama": LLAMA, "mistral": LLAMA, "mixtral": MIXTRAL, "olmo": LLAMA, "olmo2": OLMO2, "opt": opt, "phi": PHI,
-    "phi3": PHI3, "qwen2": LLAMA, "qwen3": LLAMA, "starcoder2": STARCODER2, "vit": VIT,
+    "bert": BERT, "bloom": BLOOM, "gemma2": GEMMA, "gemma3_text": GEMMA, "gpt2": GPT2, "gpt_neo": GPT_NEO,
+    "gpt_neox": gpt_neox, "gptj": GPTJ, "llama": LLAMA, "mistral": LLAMA, "mixtral": MIXTRAL, "olmo": LLAMA,
+    "olmo2": OLMO2,
+    "opt": opt, "phi": PHI, "phi3": PHI3, "qwen2": LLAMA, "qwen3": LLAMA, "starcoder2": STARCODER2, "vit": VIT,
 }  # fmt: skip
 
 
@@ -418,7 +455,7 @@ def family_of(module: nn.Module) -> Family:
 class Found:
     """A layout on one model: full paths, and one of each site for every layer."""
 
-    def __init__(self, module: nn.Module, layout: Layout):
+    def __init__(self, module: nn.Module, layout: Layout) -> None:
         self.module, self.layout, self.config = module, layout, module.config
         # A bare model, without a head, stands one level higher.
         base = getattr(module, "base_model", None) is module

@@ -32,15 +32,17 @@ def generate(
 ) -> Tokens:
     """The rows of `inputs`, each followed by up to `tokens` new tokens; padding stays on its side.
 
-    `temperature` 0 takes the likeliest token, otherwise one is drawn with `generator`. A row ends with the token `stop`,
-    where one is given. The cache changes the speed, never a number beyond rounding: where an edit looks at keys, values,
-    scores or patterns, whose past a cache would hide, it is left out. Raises Refusal where the inputs are not tokens, and
-    SiteNeverFired where an edit never met a position.
+    `temperature` 0 takes the likeliest token, otherwise one is drawn with `generator`. A row ends with the token
+    `stop`, where one is given. The cache changes the speed, never a number beyond rounding: where an edit looks at
+    keys, values, scores or patterns, whose past a cache would hide, it is left out. Raises Refusal where the inputs
+    are not tokens, and SiteNeverFired where an edit never met a position.
     """
     if not isinstance(inputs, Tokens):
         raise Refusal(f"generate continues rows of tokens, not {type(inputs).__name__}")
     if tokens < 1 or temperature < 0:
-        raise Refusal(f"generate needs at least one token and no negative temperature, not tokens={tokens}, temperature={temperature}")
+        raise Refusal(
+            f"tokens={tokens}, temperature={temperature}: generate at least one token, at a temperature of 0 or more"
+        )
     said = Said(model, inputs, edit, cache and not any(looks_back(model, e) for e in edit))
     for _ in range(tokens):
         said.add(choose(said.logits(), temperature, generator), stop)
@@ -50,7 +52,9 @@ def generate(
     return said.as_given()
 
 
-def choose(logits: Float[Tensor, "batch vocab"], temperature: float, generator: torch.Generator | None) -> Int[Tensor, "batch"]:
+def choose(
+    logits: Float[Tensor, "batch vocab"], temperature: float, generator: torch.Generator | None
+) -> Int[Tensor, "batch"]:
     if temperature == 0:
         return logits.argmax(-1)
     return torch.multinomial((logits.float() / temperature).softmax(-1), 1, generator=generator)[:, 0]
@@ -84,7 +88,9 @@ class Said:
     def logits(self) -> Float[Tensor, "batch vocab"]:
         """Of the next token: one pass over the columns that are not in the cache."""
         before = self.so_far.mask[:, : self.seen].sum(1)
-        chunk = with_start(Tokens(self.so_far.ids[:, self.seen :], self.so_far.mask[:, self.seen :]), before, self.anchor)
+        chunk = with_start(
+            Tokens(self.so_far.ids[:, self.seen :], self.so_far.mask[:, self.seen :]), before, self.anchor
+        )
         out = self.visitor.forward(chunk, self._cached_call(chunk) if self.cached else chunk.call)
         self.visitor.refuse_unseen()
         if self.cached:
@@ -100,14 +106,18 @@ class Said:
         positions = {} if mask is None else {"position_ids": chunk.positions.clamp(min=0)}
 
         def call(module: nn.Module) -> object:
-            return module(input_ids=chunk.ids, attention_mask=mask, past_key_values=self.past, use_cache=True, **positions)
+            return module(
+                input_ids=chunk.ids, attention_mask=mask, past_key_values=self.past, use_cache=True, **positions
+            )
 
         return call
 
     def add(self, ids: Int[Tensor, "batch"], stop: int | None) -> None:
         """One more column; rows that have ended get padding."""
         ids = torch.where(self.going, ids, 0)
-        self.so_far = Tokens(torch.cat((self.so_far.ids, ids[:, None]), 1), torch.cat((self.so_far.mask, self.going[:, None]), 1))
+        self.so_far = Tokens(
+            torch.cat((self.so_far.ids, ids[:, None]), 1), torch.cat((self.so_far.mask, self.going[:, None]), 1)
+        )
         if stop is not None:
             self.going = self.going & (ids != stop)
 

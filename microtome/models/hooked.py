@@ -34,7 +34,7 @@ class HookedModel:
     module returns, `layers.2.mlp.in` what it is given.
     """
 
-    def __init__(self, module: nn.Module, family: Family, tokenizer: object | None = None, name: str = "model"):
+    def __init__(self, module: nn.Module, family: Family, tokenizer: object | None = None, name: str = "model") -> None:
         self.module, self.family, self.tokenizer, self.name = module.eval(), family, tokenizer, name
         self.withdrawn: dict[str, str] = dict(family.lacking)
         self.lock = RLock()
@@ -95,7 +95,11 @@ class HookedModel:
         if isinstance(given, Inputs):
             return given
         if isinstance(given, Tensor):
-            return Tokens.of(given) if hasattr(self.module, "config") and not given.is_floating_point() else Arrays((given,))
+            return (
+                Tokens.of(given)
+                if hasattr(self.module, "config") and not given.is_floating_point()
+                else Arrays((given,))
+            )
         texts = [given] if isinstance(given, str) else list(given)
         return Tokens.of([self.encode(text) for text in texts]).to(self.device)
 
@@ -136,7 +140,7 @@ class HookedModel:
 
     @contextmanager
     def hooks(self, visits: Mapping[str, Callable[[Tensor], Tensor]]) -> Iterator[None]:
-        """Attach these visitors by site name for the length of the block. Other threads wait: a module has one forward."""
+        """Attach these visitors, by site name, for the length of the block. Other threads wait for its end."""
         places = {name: self.locate(name).place for name in visits}
         roles = {p.role for p in places.values() if isinstance(p, Attended)}
         with self.lock, ExitStack() as stack:
@@ -163,7 +167,14 @@ class HookedModel:
         from microtome.models.generate import generate
 
         return generate(
-            self, self.inputs(inputs), tokens=tokens, edit=edit, cache=cache, temperature=temperature, stop=stop, generator=generator
+            self,
+            self.inputs(inputs),
+            tokens=tokens,
+            edit=edit,
+            cache=cache,
+            temperature=temperature,
+            stop=stop,
+            generator=generator,
         )
 
     def verify(self, inputs: Inputs | Tensor | str | Sequence[str] | None = None) -> "Verification":
@@ -176,7 +187,9 @@ class HookedModel:
 class Visitor:
     """What one run wants to see and change, and what it has met so far."""
 
-    def __init__(self, model: HookedModel, read: Sequence[Site], edit: Sequence[Edit], leaves: Iterable[Site], stops: bool = True):
+    def __init__(
+        self, model: HookedModel, read: Sequence[Site], edit: Sequence[Edit], leaves: Iterable[Site], stops: bool = True
+    ):
         """`stops`: end the forward pass once everything has been seen."""
         self.model, self.edits, self.stops = model, list(edit), stops
         self.kept = {s.name for s in read}
@@ -186,7 +199,7 @@ class Visitor:
         self.touched = [0] * len(self.edits)
 
     def forward(self, batch: Inputs, call: Callable[[nn.Module], object]) -> object:
-        """One pass over one batch (or one chunk of it, under a cache): what the module returned, None if it was stopped."""
+        """One pass over a batch (under a cache, over a chunk): what the module returned, None if it was stopped."""
         self.arrived, self.left = Trace(batch, {}, self.wanted), Trace(batch, {}, self.wanted)
         self.unseen = set(self.wanted)
         with self.model.hooks({name: self._visit(name) for name in self.wanted}):
@@ -210,8 +223,8 @@ class Visitor:
             arrived[name] = x
             if edits:
                 x = self._edited(x, edits)
-            if leaf and not x.requires_grad:
-                x = x.detach().requires_grad_()
+            if leaf:  # a tensor of its own, so that its gradient is not also that of whoever else holds this one
+                x = x.view_as(x) if x.requires_grad else x.detach().requires_grad_()
             if kept:
                 left[name] = x
             if ends and not unseen:
@@ -222,13 +235,18 @@ class Visitor:
 
     def _refuse_axes(self, name: str, x: Tensor) -> None:
         axes = self.wanted[name].axes
-        raise Refusal(f"site {name!r} holds a tensor of shape {tuple(x.shape)}, not {axes!r}; name its axes: model.site({name!r}, axes=...)")
+        raise Refusal(
+            f"site {name!r} holds a tensor of shape {tuple(x.shape)}, not {axes!r}; "
+            f"name its axes: model.site({name!r}, axes=...)"
+        )
 
     def _edited(self, x: Tensor, edits: list[tuple[int, Edit]]) -> Tensor:
         for _, edit in edits:
             late = [s.name for s in edit.needs if s.name in self.unseen]
             if late:
-                raise Refusal(f"'{edit}' looks at {late[0]!r}, which comes after {edit.site.name!r} in the forward pass")
+                raise Refusal(
+                    f"'{edit}' looks at {late[0]!r}, which comes after {edit.site.name!r} in the forward pass"
+                )
         x, touched = compose([e for _, e in edits], x, self.arrived)
         for (i, _), count in zip(sorted(edits, key=lambda ie: not ie[1].replaces), touched, strict=True):
             self.touched[i] += count
@@ -237,29 +255,34 @@ class Visitor:
     def refuse_unseen(self) -> None:
         if self.unseen:
             missing = ", ".join(sorted(self.unseen))
-            raise SiteNeverFired(f"the forward pass never came by {missing}; model.verify() tells which sites work here")
+            raise SiteNeverFired(
+                f"the forward pass never came by {missing}; model.verify() tells which sites work here"
+            )
 
     def refuse_untouched(self) -> None:
         for edit, count in zip(self.edits, self.touched, strict=True):
             if not count:
-                raise SiteNeverFired(f"'{edit}' changed no place of this input; check its positions against the lengths")
+                raise SiteNeverFired(
+                    f"'{edit}' changed no place of this input; check its positions against the lengths"
+                )
 
 
 # What modules of known shape return; others pass the shape on.
 GIVES = {
-    nn.Conv2d: "batch d y x", nn.MaxPool2d: "batch d y x", nn.AvgPool2d: "batch d y x", nn.AdaptiveAvgPool2d: "batch d y x",
-    nn.BatchNorm2d: "batch d y x", nn.Linear: "batch d", nn.Flatten: "batch d",
+    nn.Conv2d: "batch d y x", nn.MaxPool2d: "batch d y x", nn.AvgPool2d: "batch d y x", nn.BatchNorm2d: "batch d y x",
+    nn.AdaptiveAvgPool2d: "batch d y x", nn.Linear: "batch d", nn.Flatten: "batch d",
 }  # fmt: skip
 
-# TransformerLens's names for the same tensors, so that published work can be followed literally; the first that the family
-# has. There `hook_q` and `hook_k` are what the projections give, and `hook_rot_q` what attention multiplies.
+# TransformerLens's names for the same tensors, so that published work can be followed literally: the first of them that
+# the family has. There `hook_q` and `hook_k` are what the projections give, and `hook_rot_q` what attention multiplies.
 ALIASES = {
     "hook_embed": ("embed",), "ln_final.hook_normalized": ("final_norm",), "unembed.hook_in": ("final_norm",),
     "unembed.hook_out": ("logits",), "hook_resid_pre": ("resid_pre",), "hook_resid_mid": ("resid_mid",),
     "hook_resid_post": ("resid_post",), "hook_attn_out": ("attn_out",), "hook_mlp_out": ("mlp_out",),
     "ln1.hook_normalized": ("attn_in",), "ln2.hook_normalized": ("mlp_in",),
     "attn.hook_q": ("q_raw", "q"), "attn.hook_k": ("k_raw", "k"), "attn.hook_rot_q": ("q",), "attn.hook_rot_k": ("k",),
-    "attn.hook_v": ("v",), "attn.hook_z": ("z",), "attn.hook_attn_scores": ("scores",), "attn.hook_pattern": ("pattern",),
+    "attn.hook_v": ("v",), "attn.hook_z": ("z",), "attn.hook_attn_scores": ("scores",),
+    "attn.hook_pattern": ("pattern",),
     "mlp.hook_pre": ("mlp_pre",), "mlp.hook_pre_linear": ("mlp_up",), "mlp.hook_post": ("mlp_act",),
 }  # fmt: skip
 

@@ -31,9 +31,9 @@ def load(
 
     `model` is a folder in Hugging Face's format, a hub name, "specimen" (ships with the package) or any module. `sites`
     names places of your own: {"hidden": ("encoder.2", "out", "batch d")}. Named models are verified, which takes a few
-    forward passes over eight tokens: sites that do not hold what their names say are withdrawn. A module is left to you:
-    `model.verify()`. Only safetensors weights are read, and no code from a model's folder is run. Raises Refusal where
-    there is no such folder and no hub to ask.
+    forward passes over eight tokens: sites that do not hold what their names say are withdrawn. A module is left to
+    you: `model.verify()`. Only safetensors weights are read, and no code from a model's folder is run. Raises Refusal
+    where there is no such folder and no hub to ask.
     """
     if isinstance(model, nn.Module):
         return HookedModel(model, with_own(family_of(model), sites), name=type(model).__name__)
@@ -45,7 +45,10 @@ def load(
 
 
 def with_own(family: Family, sites: Named | None) -> Family:
-    own = {n: Sited(Site(n, axes), (Into if side == "in" else OutOf)(path)) for n, (path, side, axes) in (sites or {}).items()}
+    own = {
+        n: Sited(Site(n, axes), (Into if side == "in" else OutOf)(path))
+        for n, (path, side, axes) in (sites or {}).items()
+    }
     return Family(family.name, {**family.sited, **own}, family.lacking, family.equations)
 
 
@@ -74,17 +77,27 @@ def from_hub(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=["*/*"], etag_timeout=HUB_SECONDS))
     except HFValidationError:
-        raise Refusal(f"no model {name!r}: there is no such folder, and it cannot be a hub name; give a path or a name like 'gpt2'") from None
+        raise Refusal(
+            f"no model {name!r}: there is no such folder, and it cannot be a hub name; "
+            "give a folder, or a name like 'gpt2'"
+        ) from None
     except (OSError, ValueError) as error:
-        raise Refusal(f"no model {name!r}: there is no such folder, and the hub did not give it ({brief(error)})") from None
+        raise Refusal(
+            f"no model {name!r}: there is no such folder, and the hub did not give it ({brief(error)})"
+        ) from None
 
 
 def weights_of(folder: Path, name: str | Path, dtype: torch.dtype) -> nn.Module:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageClassification, AutoModelForMaskedLM
 
     if not any(folder.glob("*.safetensors")):
-        others = ", ".join(sorted(p.name for pattern in ("*.bin", "*.pt", "*.ckpt", "*.h5") for p in folder.glob(pattern)))
-        raise Refusal(f"{str(name)!r} has no weights in safetensors form ({others or 'no weights at all'}); pickled ones can run code, so convert them first")
+        others = ", ".join(
+            sorted(p.name for pattern in ("*.bin", "*.pt", "*.ckpt", "*.h5") for p in folder.glob(pattern))
+        )
+        raise Refusal(
+            f"{str(name)!r} has no weights in safetensors form ({others or 'no weights at all'}); "
+            "pickled ones can run code, so convert them first"
+        )
     autos = {"MaskedLM": AutoModelForMaskedLM, "ImageClassification": AutoModelForImageClassification}
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)

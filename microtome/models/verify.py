@@ -1,9 +1,9 @@
 """Is each site what its name says? Proven on the model at hand, in a few forward passes over a few tokens.
 
 Every site must be met exactly once, and what stands there must satisfy the family's equations (resid_post = resid_mid +
-mlp_out, attn_out = W_O z + b, logits = W_U final_norm, ...) twice: as the model runs, and again while every site is being
-pushed by noise, so that what is written at a site is known to reach whatever comes after. Errors are the worst token's
-largest error over the scale of what is summed there; never a cosine. A site that fails is withdrawn.
+mlp_out, attn_out = W_O z + b, logits = W_U final_norm, ...) twice: as the model runs, and again while every site is
+being pushed by noise, so that what is written at a site is known to reach whatever comes after. Errors are the worst
+token's largest error over the scale of what is summed there; never a cosine. A site that fails is withdrawn.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ from microtome.core.measure import Measure
 from microtome.core.site import Site
 from microtome.core.trace import Trace
 from microtome.models.adapter import Equation
-from microtome.models.attention import EAGER, Attended, attention_configs
+from microtome.models.attention import EAGER, attention_configs
 from microtome.models.hooked import HookedModel
 
 # A wrong table is off by a tenth and more; a right one, in float32, by 1e-6 (small models) to 2e-5 (deep ones).
@@ -130,7 +130,7 @@ ATTENTION = ("v", "scores", "pattern")
 class Proof:
     """The checks of one model on one batch."""
 
-    def __init__(self, model: HookedModel, batch: Inputs):
+    def __init__(self, model: HookedModel, batch: Inputs) -> None:
         self.model, self.batch, self.family = model, batch, model.family
         self.sites = [s.site for s in model.family.sited.values()]
         self.dtype = next((p.dtype for p in model.module.parameters()), torch.float32)
@@ -168,7 +168,13 @@ class Proof:
             met = self.seen[site.name]
             axes = len(site.axes.split())
             ok = len(met) == 1 and met[0].ndim == axes
-            reason = "" if ok else f"met {len(met)} times" if len(met) != 1 else f"{tuple(met[0].shape)} is not {site.axes!r}"
+            reason = (
+                ""
+                if ok
+                else f"met {len(met)} times"
+                if len(met) != 1
+                else f"{tuple(met[0].shape)} is not {site.axes!r}"
+            )
             yield Check(site.name, tuple(met[0].shape) if met else (), "met exactly once", None, ok, reason)
 
     # ------------------------------------------------------------ reading changes nothing
@@ -189,7 +195,14 @@ class Proof:
         with self.model.hooks({s.name: lambda x: x for s in read}):
             seen.append(output(self.batch.call(self.model.module)))
         error = worst(seen[0], plain, [plain])
-        return Check("logits", tuple(plain.shape), identity, error, torch.equal(seen[0], plain), off(error, torch.equal(seen[0], plain)))
+        return Check(
+            "logits",
+            tuple(plain.shape),
+            identity,
+            error,
+            torch.equal(seen[0], plain),
+            off(error, torch.equal(seen[0], plain)),
+        )
 
     # ------------------------------------------------------------ what stands there
 
@@ -213,7 +226,9 @@ class Proof:
             name, _, layer = site.name.partition(".")
             if name == "pattern" and f"scores.{layer}" in left:
                 found = left[f"scores.{layer}"].softmax(-1)
-                yield self.compared(site.name, f"pattern.{layer} = softmax(scores.{layer}){suffix}", arrived[site.name], found, [found])
+                yield self.compared(
+                    site.name, f"pattern.{layer} = softmax(scores.{layer}){suffix}", arrived[site.name], found, [found]
+                )
             if name == "z" and f"pattern.{layer}" in left and f"v.{layer}" in left:
                 yield self.mixed(layer, left, arrived, suffix)
 
@@ -226,7 +241,9 @@ class Proof:
 
     def compared(self, site: str, identity: str, given: Tensor, found: Tensor, scale: list[Tensor]) -> Check:
         error = worst(given, found, scale)
-        return Check(site, tuple(given.shape), identity, error, error <= self.tolerance, off(error, error <= self.tolerance))
+        return Check(
+            site, tuple(given.shape), identity, error, error <= self.tolerance, off(error, error <= self.tolerance)
+        )
 
     # ------------------------------------------------------------ what is written there matters
 
@@ -249,7 +266,14 @@ class Proof:
         for site in self.sites:
             errors = [worst(real(trace, site, i), one[site][0], [one[site][0]]) for i, one in enumerate(singles)]
             error, shape = max(errors), tuple(trace[site].shape)
-            yield Check(site.name, shape, "a batch = its rows singly", error, error <= self.tolerance, off(error, error <= self.tolerance))
+            yield Check(
+                site.name,
+                shape,
+                "a batch = its rows singly",
+                error,
+                error <= self.tolerance,
+                off(error, error <= self.tolerance),
+            )
 
     def gradient(self, trace: Trace) -> Iterator[Check]:
         """Along one random direction at each layer's resid_pre. Half precision has too few digits for differences."""
@@ -259,19 +283,31 @@ class Proof:
         weights = randn_like(trace["logits"], generator)
         mask = real_mask(self.batch, trace["logits"])
         logits = self.family.sited["logits"].site
-        measure = Measure(lambda t: (t[logits].double() * weights * mask).flatten(1).sum(1), (logits,), "logits, weighted")
+        measure = Measure(
+            lambda t: (t[logits].double() * weights * mask).flatten(1).sum(1), (logits,), "logits, weighted"
+        )
         for site in (s for s in self.sites if s.name.startswith("resid_pre.")):
             yield self.difference(site, trace, measure, generator)
 
     def difference(self, site: Site, trace: Trace, measure: Measure, generator: torch.Generator) -> Check:
         way = randn_like(trace[site], generator)
         step = 1e-3 * trace[site].abs().mean() / way.abs().mean()
-        slope = (gradients(self.model, self.batch, measure, [site])[site].double() * way).sum()
+        slopes = gradients(self.model, self.batch, measure, [site])[site].double()
         up, down = (
-            measure(self.model.run(self.batch, read=measure.reads, edit=[function(site, pusher(sign * step * way))])).sum() for sign in (1, -1)
+            measure(
+                self.model.run(self.batch, read=measure.reads, edit=[function(site, pusher(sign * step * way))])
+            ).sum()
+            for sign in (1, -1)
         )
-        error = float(((up - down) / (2 * step) - slope).abs() / slope.abs())
-        return Check(site.name, tuple(way.shape), GRADIENT, error, error <= GRADIENT_TOLERANCE, off(error, error <= GRADIENT_TOLERANCE))
+        error = float(((up - down) / (2 * step) - (slopes * way).sum()).abs() / slopes.norm())
+        return Check(
+            site.name,
+            tuple(way.shape),
+            GRADIENT,
+            error,
+            error <= GRADIENT_TOLERANCE,
+            off(error, error <= GRADIENT_TOLERANCE),
+        )
 
 
 # ---------------------------------------------------------------- small pieces

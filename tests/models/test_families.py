@@ -70,11 +70,14 @@ def test_gradients_at_every_site_are_finite_differences(name: str, frozen: bool)
     for site in (s for s in plain.sites if s.name != "logits"):
         way = torch.randn(plain[site].shape, generator=generator, dtype=torch.float64)
         step = 1e-3 * plain[site].detach().abs().mean()
-        slope = (gradients(m, rows, measure, [site])[site] * way).sum()
+        slopes = gradients(m, rows, measure, [site])[site]
         up, down = (
-            measure(m.run(rows, read=[logits], edit=[function(site, lambda x, by=sign * step * way: x + by)])).sum() for sign in (1, -1)
+            measure(m.run(rows, read=[logits], edit=[function(site, lambda x, by=sign * step * way: x + by)])).sum()
+            for sign in (1, -1)
         )
-        assert ((up - down) / (2 * step) - slope).abs() < 2e-3 * slope.abs() + 1e-5, site
+        found = (up - down) / (2 * step)
+        # Norms that compute in float32, and kinks, keep this from being an identity; a lost path is wrong by its share.
+        assert (found - (slopes * way).sum()).abs() < 1e-2 * slopes.norm() + 1e-6, site
 
 
 def test_a_bare_model_has_its_sites_and_no_logits() -> None:

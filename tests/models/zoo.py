@@ -18,7 +18,9 @@ COMMON: dict[str, Any] = dict(
     vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
     max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=2,
 )  # fmt: skip
-GPT2: dict[str, Any] = dict(vocab_size=96, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=2)
+GPT2: dict[str, Any] = dict(
+    vocab_size=96, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=2
+)
 OPT: dict[str, Any] = dict(COMMON, ffn_dim=48, word_embed_proj_dim=32)
 GROUPED = dict(COMMON, num_key_value_heads=2)
 WIDE = dict(GROUPED, head_dim=12)
@@ -54,21 +56,29 @@ AUTOS = {"bert": AutoModelForMaskedLM, "vit": AutoModelForImageClassification}
 RAGGED = [[5, 6, 7, 8, 9, 10, 11], [12, 13, 14], [15, 16, 17, 18, 19]]
 
 
-@cache
 def module(name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
+    return made(name, dtype)
+
+
+def model(name: str, dtype: torch.dtype = torch.float32) -> HookedModel:
+    return hooked(name, dtype)
+
+
+@cache
+def made(name: str, dtype: torch.dtype) -> nn.Module:
     """A random model whose every parameter counts: biases and norms too are moved off their starting values."""
     kind = name.partition("/")[0]
-    made = AUTOS.get(kind, AutoModelForCausalLM).from_config(AutoConfig.for_model(kind, **CONFIGS[name]))
+    fresh = AUTOS.get(kind, AutoModelForCausalLM).from_config(AutoConfig.for_model(kind, **CONFIGS[name]))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for parameter in made.parameters():
+        for parameter in fresh.parameters():
             parameter.copy_(parameter.mean() + 0.1 * torch.randn(parameter.shape, generator=generator))
-    return made.to(dtype).eval()
+    return fresh.to(dtype).eval()
 
 
 @cache
-def model(name: str, dtype: torch.dtype = torch.float32) -> HookedModel:
-    return load(module(name, dtype))
+def hooked(name: str, dtype: torch.dtype) -> HookedModel:
+    return load(made(name, dtype))
 
 
 def batch(name: str, *, ragged: bool = False, left: bool = False) -> Inputs:
@@ -81,4 +91,6 @@ class Convolutions(nn.Sequential):
     """A small network for pictures."""
 
     def __init__(self) -> None:
-        super().__init__(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 16, 5))
+        super().__init__(
+            nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 16, 5)
+        )

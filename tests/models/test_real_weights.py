@@ -1,0 +1,46 @@
+"""Two trained models: every activation that TransformerLens gives, by its own name."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from microtome.core.inputs import Tokens
+from microtome.models.load import load
+
+DATA = os.environ.get("MICROTOME_DATA")
+pytestmark = pytest.mark.skipif(
+    DATA is None, reason="MICROTOME_DATA names no folder with stories260k-hf and tinystories-656k-hf"
+)
+
+
+@pytest.mark.parametrize("name", ["stories260k-hf", "tinystories-656k-hf"])
+def test_every_activation_is_transformerlens_own(name: str) -> None:
+    folder = Path(DATA or "") / name
+    m, theirs = load(folder), np.load(folder / "transformerlens_cache.npz")
+    arrays = {key: torch.tensor(value) for key, value in theirs.items() if key not in ("tokens", "logits")}
+    scales = [key for key in arrays if key.endswith("hook_scale")]
+    sites = {key: m.site(key).name for key in arrays if key not in scales}
+    trace = m.run(Tokens.of(torch.tensor(theirs["tokens"])), read=[*sites.values(), "logits"])
+    for key, site in sites.items():
+        difference, scale = (
+            (trace[site] - arrays[key]).nan_to_num(posinf=0.0, neginf=0.0),
+            arrays[key].nan_to_num(neginf=0.0),
+        )
+        causal = arrays[key] > -1e4  # masked scores are minus infinity there, and the lowest number here
+        assert (difference * causal).abs().max() < 1e-4 * scale.abs().max(), key
+    assert (trace["logits"] - torch.tensor(theirs["logits"])).abs().max() < 1e-4 * trace["logits"].abs().max()
+
+
+@pytest.mark.parametrize("name", ["stories260k-hf", "tinystories-656k-hf"])
+def test_a_trained_model_is_verified(name: str) -> None:
+    found = load(Path(DATA or "") / name, verify=False).verify()
+    assert found.ok and found.worst < 1e-4, found
+
+
+def test_a_story_goes_on_the_same_with_and_without_a_cache() -> None:
+    m = load(Path(DATA or "") / "stories260k-hf")
+    said = [m.generate("Once upon a time, there was a", tokens=12, cache=cache).ids.tolist() for cache in (True, False)]
+    assert said[0] == said[1]
