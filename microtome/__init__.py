@@ -4,6 +4,8 @@ Five nouns (Site, Trace, Component and Dictionary, Edit, Measure) and four verbs
 gradients feels, fit learns).
 """
 
+import sys
+
 from microtome.core.codes import Codes, DenseCodes, RaggedCodes, TopCodes
 from microtome.core.component import Component, Dictionary
 from microtome.core.edit import (
@@ -89,3 +91,10 @@ def __getattr__(name: str) -> object:
     from importlib import import_module
 
     return getattr(import_module(LATER[name]), name)
+
+
+if "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None:  # there every noun shows itself
+    from microtome.notebook import register
+
+    register()
+    del register

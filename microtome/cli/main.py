@@ -46,7 +46,7 @@ def code_of(command: Callable[[], object]) -> int:
         return complain("stopped; the same command with --resume goes on from here", STOPPED)
     except OSError as error:
         return complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", WRONG)
-    return result if isinstance(result, int) else DONE
+    return result if isinstance(result, int) else DONE if getattr(result, "ok", True) else FAILED
 
 
 def complain(sentence: str, code: int) -> int:

@@ -1,7 +1,7 @@
 """The JSON that runs are made of, as pydantic models: each file names its schema and is refused if it has another.
 
 A run folder holds run.json (what was asked, how far it came), summary.json (the figures), training.jsonl (one line per
-logged step), dictionary/ and catalog/.
+logged step), dictionary/ and catalog/. check.json is what `microtome check` found on a model.
 """
 
 from pathlib import Path
@@ -79,3 +79,32 @@ class Summary(Figures, Record):
     seconds: float
     peak_memory_bytes: int
     baselines: dict[Literal["random", "pca", "neurons"], Figures]
+
+
+class CheckedSite(BaseModel):
+    """One site of a model, as measured on two short rows, whose shape is given.
+
+    `error` is the largest over all that was measured there, at the worst token, relative to the scale of what is summed;
+    None where nothing of the kind was. `identity` is an equation that binds the site to its neighbours, or the one that
+    failed; `reason` says how it failed, and so why the site is withdrawn.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    site: str
+    shape: list[int]
+    identity: str
+    error: float | None
+    ok: bool
+    reason: str = ""
+
+
+class Checked(Record):
+    """check.json: whether each site of a model is what its name says. `lacking` are sites its family cannot offer, and why."""
+
+    file: ClassVar[str] = "check.json"
+    schema_name: Literal["microtome/check/1"] = Field("microtome/check/1", alias="schema")
+    model: str
+    family: str
+    ok: bool
+    sites: list[CheckedSite]
+    lacking: dict[str, str]

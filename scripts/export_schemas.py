@@ -1,0 +1,31 @@
+"""Write a JSON Schema to docs/schemas for every record that commands write to disk.
+
+    python scripts/export_schemas.py
+"""
+
+import json
+from pathlib import Path
+
+from microtome.store import records
+
+FOLDER = Path(__file__).parents[1] / "docs" / "schemas"
+
+
+def schemas() -> dict[str, str]:
+    """The text of every schema, by its file's name: summary.json gives summary.schema.json."""
+    kinds = sorted((k for k in vars(records).values() if is_record(k)), key=lambda k: k.file)
+    return {f"{Path(kind.file).stem}.schema.json": schema_of(kind) for kind in kinds}
+
+
+def is_record(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, records.Record) and kind is not records.Record
+
+
+def schema_of(kind: type[records.Record]) -> str:
+    return json.dumps(kind.model_json_schema(by_alias=True, mode="serialization"), indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, text in schemas().items():
+        (FOLDER / name).write_text(text, encoding="utf-8")
