@@ -1,4 +1,4 @@
-"""What a rule may say of a token: which token it is, which stood before it, what it is called, what its text looks like.
+"""What a rule may say of a token: which it is, which stood before it, what it is called, what its text looks like.
 
 Everything a condition looks at is the token itself or lies before it, as it does for a causal model. (For a model that
 reads both ways these conditions still hold true or not; they leave out what stands after.) A condition answers for any
@@ -114,10 +114,9 @@ def shifted(tokens: Int[np.ndarray, "windows context"], by: int) -> Int[np.ndarr
 
 def seen_before(values: Int[np.ndarray, "windows context"]) -> Bool[np.ndarray, "windows context"]:
     """Whether the same value stands earlier in the window (position 0 left out)."""
-    windows, context = values.shape
     order = np.argsort(values, axis=1, kind="stable")
     ranked = np.take_along_axis(values, order, 1)
-    again = np.concatenate([np.zeros((windows, 1), bool), ranked[:, 1:] == ranked[:, :-1]], 1)
+    again = np.concatenate([np.zeros((len(values), 1), bool), ranked[:, 1:] == ranked[:, :-1]], 1)
     found = np.zeros_like(again)
     np.put_along_axis(found, order, again, 1)
     return found
@@ -129,7 +128,8 @@ def pair_seen_before(reading: Reading) -> Bool[np.ndarray, "windows context"]:
 
 
 def continues_word(reading: Reading) -> Bool[np.ndarray, "windows context"]:
-    begins, ends = (reading.of_vocabulary(lambda s, at=at: bool(s) and (s[at].isalnum() or s[at] == "_")) for at in (0, -1))
+    begins = reading.of_vocabulary(lambda s: bool(re.match(r"\w", s)))
+    ends = reading.of_vocabulary(lambda s: bool(re.search(r"\w\Z", s)))
     return np.concatenate([np.zeros((len(begins), 1), bool), begins[:, 1:] & ends[:, :-1]], 1)
 
 
@@ -179,11 +179,6 @@ class TokenIs:
     slot: str
     tokens: tuple[int, ...]
 
-    @property
-    def named(self) -> int:
-        """How many tokens a reader has to take in."""
-        return len(self.tokens)
-
     def holds(self, reading: Reading, places: Int[np.ndarray, "n"]) -> Bool[np.ndarray, "n"]:
         return np.isin(reading.slots[self.slot][places], self.tokens)
 
@@ -196,7 +191,6 @@ class Recently:
     """This token stands among the last few."""
 
     token: int
-    named = 1
 
     def holds(self, reading: Reading, places: Int[np.ndarray, "n"]) -> Bool[np.ndarray, "n"]:
         return (reading.recent(places) == self.token).any(1)
@@ -231,10 +225,25 @@ class Not:
 
 
 @dataclass(frozen=True)
-class Rule:
+class Clause:
     """All of these conditions at once."""
 
     conditions: tuple[Condition, ...]
 
     def holds(self, reading: Reading, places: Int[np.ndarray, "n"]) -> Bool[np.ndarray, "n"]:
         return np.logical_and.reduce([c.holds(reading, places) for c in self.conditions])
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Any of these clauses."""
+
+    clauses: tuple[Clause, ...]
+
+    @classmethod
+    def of(cls, *conditions: Condition) -> "Rule":
+        """A rule of one clause."""
+        return cls((Clause(conditions),))
+
+    def holds(self, reading: Reading, places: Int[np.ndarray, "n"]) -> Bool[np.ndarray, "n"]:
+        return np.logical_or.reduce([c.holds(reading, places) for c in self.clauses])

@@ -1,15 +1,15 @@
 """Evidence for and against a sentence about a component: tokens where it fires, and tokens where it is silent.
 
-A sentence is proposed from one part of the text and scored on the other, and nothing crosses over. (Explainers that draw
-both from one list show themselves up to two fifths of their own test.) A token is positive if the component's activation
-there is above a tenth of its maximum over the *proposal* part, negative if the component is silent there (activation
-exactly 0), and neither in between. Position 0 of a window never counts.
+A sentence is proposed from one part of the text and scored on the other, and nothing crosses over. (Explainers that
+draw both from one list show themselves up to two fifths of their own test.) A token is positive if the component's
+activation there is above a tenth of its maximum over the *proposal* part, negative if the component is silent there
+(activation exactly 0), and neither in between. Position 0 of a window never counts.
 
-Negatives are half random tokens, half hard ones: silent occurrences of the very tokens that the positives are, one for
-each positive. They are what tells "fires on `self`" from "fires on `self` in a return statement". Where a token's silent
-occurrences are fewer than its positives each stands in once, and random tokens fill the half up: a component that fires
-on 98% of all `self` meets the other 2% as often as they are, and one that fires on all of them meets random tokens only.
-Every explanation's evidence says how many of its negatives were hard, and the rate on each kind.
+Negatives are half random tokens, half hard ones: silent occurrences of the very tokens that the positives are, one
+for each positive. They are what tells "fires on `self`" from "fires on `self` in a return statement". Where a token's
+silent occurrences are fewer than its positives, each stands in once and random tokens fill the half up: a component
+that fires on 98% of all `self` meets the other 2% as often as they are, and one that fires on all of them meets random
+tokens only. Every explanation's evidence says how many of its negatives were hard, and the rate on each kind.
 
     balanced accuracy = (true positive rate + true negative rate) / 2
 
@@ -34,7 +34,7 @@ BLOCKS = 16
 Z = 1.959964  # of a 95% interval
 
 
-# --------------------------------------------------------------------------------------------------- two parts of the text
+# ----------------------------------------------------------------------------------------------- two parts of the text
 
 @dataclass(frozen=True)
 class Split:
@@ -162,7 +162,7 @@ def draw_silent(
     wanted = int(count * len(places) / max(1, len(places) - len(active))) + 8
     drawn = places[generator.integers(len(places), size=2 * wanted)] if len(places) else places
     drawn = np.unique(drawn)
-    return sample(drawn[~among(drawn, active)], count, generator)
+    return sample(drawn[np.isin(drawn, active, invert=True)], count, generator)
 
 
 def draw_same_tokens(
@@ -175,7 +175,7 @@ def draw_same_tokens(
     """A silent place with the same token for each of the chosen positives, as far as all positives leave any for it."""
     tokens, number = np.unique(part.tokens.ravel()[chosen], return_inverse=True)
     places = part.occurrences(tokens)
-    places = places[~among(places, active)]
+    places = places[np.isin(places, active, invert=True)]
     count = np.bincount(np.searchsorted(tokens, part.tokens.ravel()[places]), minlength=len(tokens))
     of_all = positives[np.isin(part.tokens.ravel()[positives], tokens)]
     rivals = np.bincount(np.searchsorted(tokens, part.tokens.ravel()[of_all]), minlength=len(tokens))
@@ -184,14 +184,12 @@ def draw_same_tokens(
     return np.unique(places[first[partners] + (generator.random(len(partners)) * count[partners]).astype(np.int64)])
 
 
-def among(places: Int[np.ndarray, "n"], ascending: Int[np.ndarray, "m"]) -> Bool[np.ndarray, "n"]:
-    """Which places stand in the ascending list."""
-    if not len(ascending):
-        return np.zeros(len(places), bool)
-    return ascending[np.minimum(np.searchsorted(ascending, places), len(ascending) - 1)] == places
-
-
 # --------------------------------------------------------------------------------------------------- the score
+
+def balanced(evidence: Evidence, said: Bool[np.ndarray, "places"]) -> float:
+    """Balanced accuracy alone, without its interval."""
+    return 0.5 + float(evidence.weights @ said)
+
 
 @dataclass(frozen=True)
 class Score:

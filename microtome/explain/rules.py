@@ -1,31 +1,33 @@
-"""Explaining every component without a language model: short rules over tokens, proposed on one half and scored on the other.
+"""Explaining every component without a language model: short rules, proposed on half the text, scored on the other.
 
-A rule is at most three conditions at once, each of them about the token itself or what stands before it: which token it
-is (one of a small set), which token stood one, two or three before or began the line, a token among the last few, a fact
-(labels of the text, spelling, repetition), or the opposite of one.
+A rule is at most three conditions at once, each of them about the token itself or what stands before it: which token
+it is (one of a small set), which token stood one, two or three before or began the line, a token among the last few, a
+fact (labels of the text, spelling, repetition), or the opposite of one. Or it is two such clauses, "this; or that":
+many components have two uses.
 
-All pairs of conditions are tried. With X (places x conditions) of zeros and ones and w the weight of each place in the
+All pairs of conditions are tried. With X (places x conditions) of zeros and ones and w each place's weight in the
 balanced accuracy (positive for positives, negative for negatives, summing to 0),
 
     G = Xᵀ diag(w) X,    G[a, b] = balanced accuracy of (a and b) - 1/2,
 
-and negations follow without counting again: (a and not b) is G[a, a] - G[a, b]. The best few pairs are then lengthened by
-every third condition. The best rule of two conditions has to beat the best of one by more than the noise of their
-difference (and so on for three): where the data cannot tell them apart the shorter rule wins.
+and negations follow without counting again: (a and not b) is G[a, a] - G[a, b]. The best few pairs are then lengthened
+by every third condition. The best rule of two conditions has to beat the best of one by more than the noise of their
+difference (and so on for three, and for a second clause): where the data cannot tell them apart the shorter rule wins.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
-from microtome.explain.conditions import NOTHING, Condition, Fact, Not, Reading, Recently, Rule, TokenIs
+from microtome.explain.conditions import NOTHING, Clause, Condition, Fact, Not, Reading, Recently, Rule, TokenIs
 from microtome.explain.evidence import (
     THRESHOLD,
     Evidence,
     Part,
     Score,
+    balanced,
     balanced_accuracy,
     draw,
     split_windows,
@@ -36,9 +38,9 @@ from microtome.store.catalog import Catalog, Column
 from microtome.store.notes import Explanation
 
 VERSION = 1
-MOST = 400  # positives of each part
+MOST = 300  # positives of each part
 SIZES = (1, 2, 3, 5, 8, 12)  # of sets of tokens
-SUPPORT = 2  # positives that a named token must have
+SUPPORT = 2  # positives that a named token must have, and standard errors above nothing that its gain must be
 BEAM = 12  # pairs that are lengthened to three
 RECENT_CANDIDATES = 6
 GROUP = 256  # components explained together
@@ -47,7 +49,9 @@ PRICE_OF_TOKEN, PRICE_OF_NOT = 0.0015, 0.003  # in balanced accuracy, of each fu
 MARGIN, NOISE = 0.005, 2.5  # what a longer rule must gain: this much, and this many standard errors, more
 
 
-def explain_rules(catalog: Catalog, progress: Callable[[int], None] | None = None, seed: int = 0) -> Iterator[Explanation]:
+def explain_rules(
+    catalog: Catalog, progress: Callable[[int], None] | None = None, seed: int = 0
+) -> Iterator[Explanation]:
     """One rule for every component that fires often enough in both halves of the text; the others get none.
 
     Columns are read once, in order; memory is that of the text's tables (about 150 bytes a token) and one group of
@@ -110,7 +114,7 @@ class Explainer:
         """Score a proposal on held-out text, beside the token alone and beside other components' rules."""
         evidence = proposal.held_out
         score, token_score = self.score(proposal.rule, evidence), self.score(proposal.token_rule, evidence)
-        chance = [self.score(other.rule, evidence).value for other in others]
+        chance = [balanced(evidence, other.rule.holds(self.reading, evidence.places)) for other in others]
         return Explanation(
             component=proposal.component, method="rule", text=sentence(proposal.rule, self.reading.vocabulary),
             score=score.value, low=score.low, high=score.high, chance=float(np.mean(chance)) if chance else 0.5,
@@ -122,18 +126,23 @@ class Explainer:
         return balanced_accuracy(evidence, rule.holds(self.reading, evidence.places))
 
     def record(self, proposal: Proposal, score: Score) -> dict:
-        places, seen = proposal.seen.positives, self.score(proposal.rule, proposal.seen)
-        conditions = [
-            {**c.words(), "holds_on_positives": float(c.holds(self.reading, places).mean())} for c in proposal.rule.conditions
-        ]
+        seen, clauses = self.score(proposal.rule, proposal.seen), proposal.rule.clauses
         return {
-            "version": VERSION, "seed": self.seed, "conditions": conditions, "threshold": proposal.threshold,
+            "version": VERSION, "seed": self.seed, "threshold": proposal.threshold,
+            "clauses": [[self.supported(c, proposal.seen) for c in clause.conditions] for clause in clauses],
             "true_positive_rate": score.true_positive_rate,
             "true_negative_rate_random": score.true_negative_rate_random,
             "true_negative_rate_hard": score.true_negative_rate_hard,
             "hard_negatives": len(proposal.held_out.hard), "score_where_proposed": seen.value,
-            "positives_where_proposed": len(places), "token_rule": sentence(proposal.token_rule, self.reading.vocabulary),
+            "positives_where_proposed": len(proposal.seen.positives),
+            "token_rule": sentence(proposal.token_rule, self.reading.vocabulary),
         }  # fmt: skip
+
+    def supported(self, condition: Condition, evidence: Evidence) -> dict:
+        """In plain values, with the share of positives and of negatives that it holds on where it was proposed."""
+        holds, positives = condition.holds(self.reading, evidence.places), len(evidence.positives)
+        on_positives, on_negatives = float(holds[:positives].mean()), float(holds[positives:].mean())
+        return {**condition.words(), "on_positives": on_positives, "on_negatives": on_negatives}
 
 
 # --------------------------------------------------------------------------------------------------- candidates
@@ -143,67 +152,98 @@ class Candidates:
     """Conditions with their answers at every place of some evidence, and what naming each costs."""
 
     conditions: list[Condition]
-    answers: Float[np.ndarray, "places conditions"]
+    answers: Bool[np.ndarray, "places conditions"]
     prices: Float[np.ndarray, "conditions"]
 
 
-def candidates(reading: Reading, evidence: Evidence) -> Candidates:
-    named = [*token_sets(reading, evidence), *recent_tokens(reading, evidence)]
-    facts = useful_facts(reading, evidence)
-    answers = [reading.facts[evidence.places][:, facts], *(c.holds(reading, evidence.places)[:, None] for c in named)]
-    conditions = [*(Fact(int(n), reading.fact_names[n]) for n in facts), *named]
-    prices = [0.0] * len(facts) + [PRICE_OF_TOKEN * (c.named - 1) for c in named]
-    return Candidates(conditions, np.concatenate(answers, 1).astype(np.float32), np.array(prices))
+def candidates(
+    reading: Reading, places: Int[np.ndarray, "places"], weights: Float[np.ndarray, "places"]
+) -> Candidates:
+    groups = [facts(reading, places), *token_sets(reading, places, weights), recent_tokens(reading, places, weights)]
+    conditions = [c for group in groups for c in group.conditions]
+    answers, prices = [g.answers for g in groups], [g.prices for g in groups]
+    return Candidates(conditions, np.concatenate(answers, 1), np.concatenate(prices))
 
 
-def useful_facts(reading: Reading, evidence: Evidence) -> Int[np.ndarray, "facts"]:
-    """The facts that are not the same everywhere in this evidence."""
-    share = reading.facts[evidence.places].mean(0)
-    return np.flatnonzero((share > 0.005) & (share < 0.995))
+def facts(reading: Reading, places: Int[np.ndarray, "places"]) -> Candidates:
+    """The facts that are not nearly the same everywhere in this evidence."""
+    answers = reading.facts[places]
+    share = answers.mean(0)
+    useful = np.flatnonzero((share > 0.005) & (share < 0.995))
+    conditions = [Fact(int(number), reading.fact_names[number]) for number in useful]
+    return Candidates(conditions, answers[:, useful], np.zeros(len(useful)))
 
 
-def token_sets(reading: Reading, evidence: Evidence) -> Iterator[TokenIs]:
+def token_sets(
+    reading: Reading, places: Int[np.ndarray, "places"], weights: Float[np.ndarray, "places"]
+) -> Iterator[Candidates]:
     """For every slot, the tokens that speak for the component most, in sets of growing size."""
     for slot, values in reading.slots.items():
-        ranked = telling(values[evidence.places], evidence)
-        sizes = sorted({min(size, len(ranked)) for size in SIZES} - {0})
-        yield from (TokenIs(slot, tuple(ranked[:size].tolist())) for size in sizes)
+        yield growing_sets(slot, values[places], weights)
 
 
-def telling(values: Int[np.ndarray, "places"], evidence: Evidence) -> Int[np.ndarray, "tokens"]:
-    """The values that are commoner at positives than at negatives, by how much, most telling first."""
+def growing_sets(slot: str, values: Int[np.ndarray, "places"], weights: Float[np.ndarray, "places"]) -> Candidates:
     distinct, number = np.unique(values, return_inverse=True)
-    gain = np.bincount(number, evidence.weights, len(distinct))
-    support = np.bincount(number[: len(evidence.positives)], minlength=len(distinct))
+    ranked = telling(distinct, number, weights)
+    rank = np.full(len(distinct), len(distinct))
+    rank[ranked] = np.arange(len(ranked))
+    sizes = np.array(sorted({min(size, len(ranked)) for size in SIZES} - {0}), np.int64)
+    conditions = [TokenIs(slot, tuple(distinct[ranked[:size]].tolist())) for size in sizes]
+    return Candidates(conditions, rank[number][:, None] < sizes, PRICE_OF_TOKEN * np.maximum(sizes - 1, 0.0))
+
+
+def telling(
+    distinct: Int[np.ndarray, "values"], number: Int[np.ndarray, "places"], weights: Float[np.ndarray, "places"]
+) -> Int[np.ndarray, "chosen"]:
+    """Which of the distinct values are clearly commoner at positives than at negatives, the most telling first."""
+    gain, noise = (np.bincount(number, w, len(distinct)) for w in (weights, weights**2))
+    support = np.bincount(number, weights > 0, len(distinct))
     order = np.argsort(-gain, kind="stable")
-    return distinct[order[(gain[order] > 0) & (support[order] >= SUPPORT) & (distinct[order] != NOTHING)]]
+    clear = gain > SUPPORT * np.sqrt(noise)
+    return order[(clear & (support >= SUPPORT) & (distinct != NOTHING))[order]]
 
 
-def recent_tokens(reading: Reading, evidence: Evidence) -> Iterator[Recently]:
+def recent_tokens(
+    reading: Reading, places: Int[np.ndarray, "places"], weights: Float[np.ndarray, "places"]
+) -> Candidates:
     """The tokens whose presence among the last few speaks for the component most."""
-    recent = np.sort(reading.recent(evidence.places), axis=1)
-    fresh = np.concatenate([np.ones((len(recent), 1), bool), recent[:, 1:] != recent[:, :-1]], 1) & (recent != NOTHING)
-    weights = np.broadcast_to(evidence.weights[:, None], recent.shape)[fresh]
-    gain = np.bincount(recent[fresh], weights, 1)
-    best = np.argsort(-gain, kind="stable")[:RECENT_CANDIDATES]
-    yield from (Recently(int(token)) for token in best if gain[token] > 0)
+    recent = reading.recent(places)
+    ordered = np.sort(recent, axis=1)
+    fresh = ordered != NOTHING
+    fresh[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
+    gain = np.bincount(ordered[fresh], np.broadcast_to(weights[:, None], ordered.shape)[fresh], 1)
+    best = np.argpartition(-gain, min(RECENT_CANDIDATES, len(gain) - 1))[:RECENT_CANDIDATES]
+    best = np.sort(best[gain[best] > 0])
+    answers = (recent[:, :, None] == best).any(1)
+    return Candidates([Recently(int(token)) for token in best], answers, np.zeros(len(best)))
 
 
 # --------------------------------------------------------------------------------------------------- the search
 
 def best_token_rule(reading: Reading, evidence: Evidence) -> Rule:
     """The baseline: the best "the token is one of these"."""
-    sets = [c for c in token_sets(reading, evidence) if c.slot == "here"] or [TokenIs("here", ())]
-    gains = [float(evidence.weights @ c.holds(reading, evidence.places)) - PRICE_OF_TOKEN * len(c.tokens) for c in sets]
-    return Rule((sets[int(np.argmax(gains))],))
+    sets = growing_sets("here", reading.slots["here"][evidence.places], evidence.weights)
+    if not sets.conditions:
+        return Rule.of(TokenIs("here", ()))
+    return Rule.of(sets.conditions[int(np.argmax(evidence.weights @ sets.answers - sets.prices))])
 
 
 def best_rule(reading: Reading, evidence: Evidence) -> Rule:
-    """The conjunction of at most three conditions with the best balanced accuracy on this evidence, prices paid."""
-    found = candidates(reading, evidence)
-    literals = best_conjunction(found.answers, evidence.weights, found.prices)
-    conditions = [found.conditions[n] for n, _ in literals]
-    return Rule(tuple(c if yes else Not(c) for c, (_, yes) in zip(conditions, literals, strict=True)))
+    """The best clause, and a second one for what it leaves, if the two together are clearly better."""
+    weights = evidence.weights
+    first, holds = best_clause(reading, evidence.places, weights)
+    second, also = best_clause(reading, evidence.places, np.where(holds, 0.0, weights))
+    return Rule((first, second)) if clearly_better(holds | also, holds, weights) else Rule((first,))
+
+
+def best_clause(
+    reading: Reading, places: Int[np.ndarray, "places"], weights: Float[np.ndarray, "places"]
+) -> tuple[Clause, Bool[np.ndarray, "places"]]:
+    """The conjunction of at most three conditions with the largest weight, and where it holds."""
+    found = candidates(reading, places, weights)
+    literals = best_conjunction(found.answers.astype(np.float32), weights, found.prices)
+    conditions = [found.conditions[n] if yes else Not(found.conditions[n]) for n, yes in literals]
+    return Clause(tuple(conditions)), held(found.answers, literals)
 
 
 Literal = tuple[int, bool]  # a condition's number, and whether it must hold (or must not)
@@ -213,20 +253,23 @@ Worth = tuple[float, tuple[Literal, ...]]  # balanced accuracy above 1/2 with th
 
 
 def best_conjunction(
-    answers: Float[np.ndarray, "places conditions"], weights: Float[np.ndarray, "places"], prices: Float[np.ndarray, "conditions"]
+    answers: Float[np.ndarray, "places conditions"],
+    weights: Float[np.ndarray, "places"],
+    prices: Float[np.ndarray, "conditions"],
 ) -> tuple[Literal, ...]:
     """The best single condition, unless the best pair or the best triple (begun with a good pair) is clearly better."""
     together = ((answers * weights[:, None].astype(np.float32)).T @ answers).astype(np.float64)
-    pairs = best_pairs(together, prices)
+    everything = float(weights.sum())
+    pairs = best_pairs(together, prices, everything)
     triples = [lengthened(answers, weights, prices, pair) for _, pair in pairs]
-    chosen = best_single(np.diag(together), prices)[1]
+    chosen = best_single(np.diag(together), prices, everything)[1]
     for longer in (max(pairs, default=None), max(triples, default=None)):
         if longer and clearly_better(held(answers, longer[1]), held(answers, chosen), weights):
             chosen = longer[1]
     return chosen
 
 
-def held(answers: Float[np.ndarray, "places conditions"], literals: tuple[Literal, ...]) -> Bool[np.ndarray, "places"]:
+def held(answers: Shaped[np.ndarray, "places conditions"], literals: tuple[Literal, ...]) -> Bool[np.ndarray, "places"]:
     return np.logical_and.reduce([answers[:, number] == yes for number, yes in literals])
 
 
@@ -237,20 +280,21 @@ def clearly_better(one: Bool[np.ndarray, "n"], other: Bool[np.ndarray, "n"], wei
     return bool(gain > MARGIN + NOISE * noise)
 
 
-def best_single(gains: Float[np.ndarray, "conditions"], prices: Float[np.ndarray, "conditions"]) -> Worth:
-    both = np.stack([gains - prices, -gains - prices - PRICE_OF_NOT])
+def best_single(gains: Float[np.ndarray, "n"], prices: Float[np.ndarray, "n"], everything: float) -> Worth:
+    both = np.stack([gains - prices, everything - gains - prices - PRICE_OF_NOT])
     sign, number = np.unravel_index(np.argmax(both), both.shape)
     return float(both[sign, number]), ((int(number), bool(sign == 0)),)
 
 
-def best_pairs(together: Float[np.ndarray, "n n"], prices: Float[np.ndarray, "n"]) -> list[Worth]:
+def best_pairs(together: Float[np.ndarray, "n n"], prices: Float[np.ndarray, "n"], everything: float) -> list[Worth]:
     """The best pairs: both hold, the first and not the second, neither."""
     alone, price = np.diag(together), prices[:, None] + prices
-    both = np.triu(together - price, 1) + np.tril(np.full_like(together, -np.inf))
+    both = together - price
     first = alone[:, None] - together - price - PRICE_OF_NOT
-    neither = np.triu(together - alone[:, None] - alone - price - 2 * PRICE_OF_NOT, 1) + np.tril(np.full_like(together, -np.inf))
+    neither = everything + together - alone[:, None] - alone - price - 2 * PRICE_OF_NOT
     worth = np.stack([both, first, neither])
-    best = np.argpartition(-worth.ravel(), BEAM)[:BEAM] if worth.size > BEAM else np.arange(worth.size)
+    worth[[0, 2]] += np.where(np.tri(len(alone), dtype=bool), -np.inf, 0.0)  # these two are symmetric
+    best = np.argpartition(-worth.ravel(), min(BEAM, worth.size - 1))[:BEAM]
     return [pair_of(worth, *map(int, np.unravel_index(place, worth.shape))) for place in best]
 
 

@@ -11,7 +11,8 @@ from microtome.explain.evidence import Part, Split, split_windows
 from microtome.explain.rules import Explainer
 from microtome.store.catalog import COLUMNS_PER_FILE, SCHEMA, Catalog, Column, write_columns
 
-WORDS = ["<s>", "def", " self", ".", "(", ")", "\n    ", "\n", " the", " of", "name", " Name", " x", "1", '"', ",", " =", "if"]
+WORDS = ["<s>", "def", " self", ".", "(", ")", "\n    ", "\n", " the", " of", "name", " Name"]
+WORDS += [" x", "1", '"', ",", " =", "if"]
 LABELS = ("in a string", "function name at def", "keyword")
 WINDOWS, CONTEXT, DOCUMENTS = 900, 64, 30
 
@@ -44,7 +45,9 @@ def explainer(text: Reading, seed: int = 0) -> Explainer:
     return Explainer(text, Part(text.tokens, parts.proposal), Part(text.tokens, parts.scoring), seed)
 
 
-def firing(text: Reading, rule: Rule, generator: np.random.Generator, misses: float = 0.0, extra: float = 0.0) -> Column:
+def firing(
+    text: Reading, rule: Rule, generator: np.random.Generator, misses: float = 0.0, extra: float = 0.0
+) -> Column:
     """A component that fires where a rule holds, but for some misses, and elsewhere by chance."""
     places = np.arange(text.tokens.size)
     holds = rule.holds(text, places)
