@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from microtome.core.sparse import bag_product
 
@@ -41,7 +42,10 @@ class Codes(ABC):
 
     @abstractmethod
     def top(self, n: int) -> "TopCodes":
-        """The `n` entries of largest magnitude at each place; fewer active ones are filled up with zeros."""
+        """The `n` (at most `width`) entries of largest magnitude at each place, strongest first.
+
+        Where fewer are active, entries of value zero fill up the rest.
+        """
 
     @abstractmethod
     def entries(self) -> Entries:
@@ -84,11 +88,13 @@ class TopCodes(Codes):
         return self.values.new_zeros(*self.shape, self.width).scatter_add(-1, self.indices, self.values)
 
     def top(self, n: int) -> "TopCodes":
-        best = self.values.abs().topk(min(n, self.values.shape[-1]), -1).indices
-        return TopCodes(self.values.gather(-1, best), self.indices.gather(-1, best), self.width)
+        n, k = min(n, self.width), self.values.shape[-1]
+        best = self.values.abs().topk(min(n, k), -1).indices
+        fill = (0, max(0, n - k))
+        return TopCodes(pad(self.values.gather(-1, best), fill), pad(self.indices.gather(-1, best), fill), self.width)
 
     def entries(self) -> Entries:
-        values, indices = self.values.flatten(0, -2), self.indices.flatten(0, -2)
+        values, indices = (x.reshape(-1, x.shape[-1]) for x in (self.values, self.indices))
         rows, places = values.nonzero(as_tuple=True)
         return Entries(rows, indices[rows, places], values[rows, places])
 
@@ -97,7 +103,8 @@ class TopCodes(Codes):
 
     def times(self, weights: Float[Tensor, "width d"]) -> Float[Tensor, "... d"]:
         k = self.values.shape[-1]
-        return bag_product(self.values.reshape(-1, k), self.indices.reshape(-1, k), weights).view(*self.shape, -1)
+        rows = bag_product(self.values.reshape(-1, k), self.indices.reshape(-1, k), weights)
+        return rows.view(*self.shape, weights.shape[1])
 
     def scaled(self, by: Float[Tensor, "width"]) -> "TopCodes":
         return TopCodes(self.values * by[self.indices], self.indices, self.width)
@@ -127,7 +134,7 @@ class RaggedCodes(Codes):
         return flat.index_put((self.rows, self.indices), self.values, accumulate=True).view(*self.lead, self.width)
 
     def top(self, n: int) -> TopCodes:
-        counts, rows = self.offsets.diff(), self.rows
+        n, counts, rows = min(n, self.width), self.offsets.diff(), self.rows
         by_size = self.values.abs().argsort(descending=True, stable=True)
         order = by_size[rows[by_size].argsort(stable=True)]
         rank = torch.arange(len(order), device=order.device) - self.offsets[:-1].repeat_interleave(counts)
@@ -149,7 +156,7 @@ class RaggedCodes(Codes):
         flat = torch.nn.functional.embedding_bag(
             self.indices, weights, self.offsets[:-1], mode="sum", per_sample_weights=self.values
         )
-        return flat.view(*self.lead, -1)
+        return flat.view(*self.lead, weights.shape[1])
 
     def scaled(self, by: Float[Tensor, "width"]) -> "RaggedCodes":
         return RaggedCodes(self.values * by[self.indices], self.indices, self.offsets, self.lead, self.width)
@@ -177,7 +184,7 @@ class DenseCodes(Codes):
         return TopCodes(self.values.gather(-1, best), best, self.width)
 
     def entries(self) -> Entries:
-        flat = self.values.flatten(0, -2)
+        flat = self.values.reshape(-1, self.width)
         rows, components = flat.nonzero(as_tuple=True)
         return Entries(rows, components, flat[rows, components])
 

@@ -5,6 +5,7 @@ browses, explains, steers, ablates or attributes is written once, for these two 
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from microtome.core.codes import Codes
-from microtome.core.errors import Refusal
+from microtome.core.errors import NoSuchComponent, Refusal
 from microtome.core.site import Site
 from microtome.core.trace import Trace
 
@@ -56,9 +57,13 @@ class Dictionary(nn.Module, ABC):
         return parts[0] if len(parts) == 1 else torch.stack(parts)
 
     def __getitem__(self, index: int) -> "Component":
-        if not -len(self) <= index < len(self):
-            raise Refusal(f"component {index} is outside 0..{len(self) - 1}")
-        return Component(self, index % len(self))
+        size = len(self)
+        if not -size <= index < size:
+            raise NoSuchComponent(f"component {index} is outside 0..{size - 1}")
+        return Component(self, index % size)
+
+    def __iter__(self) -> "Iterator[Component]":
+        return (Component(self, index) for index in range(len(self)))
 
     def __len__(self) -> int:
         return len(self.directions().read)

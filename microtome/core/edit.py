@@ -39,7 +39,7 @@ class Edit(ABC):
     def value(self, part: Tensor, selection: Selection, arrived: Trace) -> Tensor:
         """The new part (of a replacement), or what to add to it (of a delta)."""
 
-    def at(self, **where: At) -> "Edit":
+    def at(self, **where: At | list[int]) -> "Edit":
         """The same change at a part of its site."""
         return replace(self, site=self.site.at(**where))
 

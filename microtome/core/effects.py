@@ -16,6 +16,7 @@ from microtome.core.errors import Refusal
 from microtome.core.inputs import At, Inputs
 from microtome.core.measure import Measure
 from microtome.core.model import Model
+from microtome.core.site import as_slice, spell
 
 Cell = tuple[Edit, ...]
 
@@ -68,9 +69,11 @@ class Effects:
     def grid(self, rows: str, columns: str) -> Grid:
         """Mean effects by two axes: `layer`, or an axis that the edits' sites were restricted on."""
         keys = [(axis_of(cell, rows), axis_of(cell, columns)) for cell in self.cells]
-        down, across = (sorted({k[i] for k in keys}, key=sort_key) for i in (0, 1))
+        down, across = (sorted(distinct([k[i] for k in keys]), key=sort_key) for i in (0, 1))
         values = torch.full((len(down), len(across)), torch.nan)
-        for (r, c), moved in zip(keys, self.moved.mean(1), strict=True):
+        for i, ((r, c), moved) in enumerate(zip(keys, self.moved.mean(1), strict=True)):
+            if (r, c) in keys[:i]:
+                raise Refusal(f"two cells stand at {rows} {spell(r)}, {columns} {spell(c)}; make one grid for each kind of edit")
             values[down.index(r), across.index(c)] = moved
         return Grid((rows, down), (columns, across), values)
 
@@ -81,6 +84,11 @@ def axis_of(cell: Cell, axis: str) -> At:
     if place is None:
         raise Refusal(f"'{cell[0]}' has no place on the axis {axis!r}; use 'layer' or an axis given to site.at(...)")
     return place
+
+
+def distinct(places: list[At]) -> list[At]:
+    """Each place once. Slices have an equality and, before Python 3.12, no hash."""
+    return [p for i, p in enumerate(places) if p not in places[:i]]
 
 
 def sort_key(place: At) -> tuple:
@@ -107,6 +115,12 @@ def effects(
 def run_cells(model: Model, inputs: Inputs, cells: list[Cell], measure: Measure) -> Float[Tensor, "cells batch"]:
     size = len(inputs)
     blocks = [slice(i * size, (i + 1) * size) for i in range(len(cells))]
-    confined = [e.at(batch=block) for cell, block in zip(cells, blocks, strict=True) for e in cell]
+    confined = [e.at(batch=within(e, block)) for cell, block in zip(cells, blocks, strict=True) for e in cell]
     trace = model.run(inputs.repeat(len(cells)), read=measure.reads, edit=confined)
     return torch.stack([measure(trace.rows(block)) for block in blocks])
+
+
+def within(edit: Edit, block: slice) -> slice:
+    """The rows of a block that the edit is about: all of them, unless it names some."""
+    own = as_slice(dict(edit.site.where).get("batch", slice(None)), block.stop - block.start)
+    return slice(block.start + own.start, block.start + own.stop)

@@ -34,5 +34,13 @@ class NoSuchPosition(Refusal, LookupError):
     """A position outside a row's real tokens."""
 
 
+class NoSuchPlace(Refusal, LookupError):
+    """A row, head, channel or other place that an axis does not have."""
+
+
+class NoSuchComponent(Refusal, IndexError):
+    """A component outside a dictionary. An IndexError, so that going through a dictionary ends where it ends."""
+
+
 class NotFinite(Refusal):
     """Values that are not numbers, or infinite, where arithmetic would spread them silently."""

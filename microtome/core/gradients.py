@@ -23,7 +23,9 @@ def gradients(
     """
     whole = [site.whole for site in sites]
     trace = model.run(inputs, read=[*whole, *measure.reads], edit=edit, leaves=whole)
-    found = torch.autograd.grad(measure(trace).sum(), [trace[s] for s in whole], allow_unused=True)
+    total = measure(trace).sum()
+    starts = [trace[s] for s in whole]
+    found = torch.autograd.grad(total, starts, allow_unused=True) if total.requires_grad else [None] * len(starts)
     for site, gradient in zip(sites, found, strict=True):
         if gradient is None:
             raise Refusal(f"{measure.label} does not depend on {site}: it comes after what is measured, or its gradient stops")

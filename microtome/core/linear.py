@@ -22,11 +22,15 @@ class Linear(Dictionary):
         write: Float[Tensor, "components d_out"] | None = None,
         offset: Float[Tensor, "d_in"] | None = None,
     ):
-        """`offset` is taken from x before reading and, where reading and writing share a site, put back by decoding."""
+        """Without `write`, each component writes along what it reads; with `writes` None it writes nothing.
+
+        `offset` is taken from x before reading and, where reading and writing share a site, put back by decoding.
+        """
         super().__init__()
         self.reads, self.writes = (reads,), () if writes is None else (writes,)
-        self.read = nn.Parameter(read)
-        self.write = nn.Parameter(read.new_zeros(len(read), 0) if write is None else write)
+        self.read = nn.Parameter(read.detach().clone())
+        given = read if write is None else write
+        self.write = nn.Parameter(given.detach().clone() if self.writes else read.new_zeros(len(read), 0))
         self.register_buffer("offset", read.new_zeros(read.shape[1]) if offset is None else offset)
 
     def encode(self, x: Float[Tensor, "... d_in"]) -> Codes:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from microtome.core.errors import Refusal
+from microtome.core.errors import NoSuchPlace, Refusal
 from microtome.core.inputs import At, Inputs
 
 POSITIONAL = ("pos", "query", "key")  # axes that count a row's real tokens
@@ -34,18 +34,21 @@ WHOLE = Selection((Ellipsis,))
 class Site:
     """A named place in a network. `site.at(pos=-1)` is its last real position, `site.at(head=3)` one head.
 
-    `where` holds axis and place pairs; a place is a number, a slice or a tuple of numbers.
+    `where` holds axis and place pairs; a place is a number, a slice without a step, or a tuple of numbers. The batch
+    axis stays, also where one row is chosen.
     """
 
     name: str
     axes: str = "batch pos d"
     where: tuple[tuple[str, At], ...] = ()
 
-    def at(self, **where: At) -> "Site":
+    def at(self, **where: At | list[int]) -> "Site":
         known = self.axes.split()
-        for axis in where:
+        for axis, place in where.items():
             if axis not in known:
                 raise Refusal(f"site {self.name!r} has the axes {self.axes!r}, and no {axis!r}")
+            if isinstance(place, slice) and place.step not in (None, 1):
+                raise Refusal(f"{axis}={spell(place)}:{place.step} has a step; give the places as a list of numbers")
         fixed = {axis: tuple(place) if isinstance(place, list) else place for axis, place in where.items()}
         return replace(self, where=tuple(sorted({**dict(self.where), **fixed}.items())))
 
@@ -64,13 +67,26 @@ class Site:
         where = dict(self.where)
         if not where:
             return WHOLE
-        axes = self.axes.split()
-        chosen = [a for a in axes if a in POSITIONAL and a in where]
-        if not chosen:
-            return Selection(tuple(list_of(where.get(a, slice(None))) for a in axes))
-        if any(isinstance(where[a], int) is False for a in chosen[1:]):
+        sizes = dict(zip(self.axes.split(), shape, strict=True))
+        chosen = [a for a in sizes if a in POSITIONAL and a in where]
+        self._refuse_places(sizes, where, chosen)
+        if chosen:
+            return self._select_positions(inputs, sizes, chosen, where)
+        rows = {"batch": as_slice(where["batch"], len(inputs))} if "batch" in where else {}
+        return Selection(tuple(list_of((where | rows).get(a, slice(None))) for a in sizes))
+
+    def _refuse_places(self, sizes: dict[str, int], where: dict[str, At], chosen: list[str]) -> None:
+        if any(not isinstance(where[a], int) for a in chosen[1:]):
             raise Refusal(f"{self}: only the first of {chosen} may be several positions; make the others one number each")
-        return self._select_positions(inputs, dict(zip(axes, shape, strict=True)), chosen, where)
+        others = {a: where[a] for a in where if a not in chosen and a != "batch"}
+        lists = [a for a, place in others.items() if isinstance(place, tuple)]
+        if len(lists) > 1:
+            raise Refusal(f"{self}: only one of {lists} may be several numbers; make the others one number or a slice each")
+        for axis, place in others.items():
+            each = place if isinstance(place, tuple) else (place,) if isinstance(place, int) else ()
+            for number in each:
+                if not -sizes[axis] <= number < sizes[axis]:
+                    raise NoSuchPlace(f"site {self.name!r} has {sizes[axis]} places along {axis!r}, so no {axis} {number}")
 
     def _select_positions(self, inputs: Inputs, sizes: dict[str, int], chosen: list[str], where: dict[str, At]) -> Selection:
         batch = as_slice(where.get("batch", slice(None)), len(inputs))
@@ -111,8 +127,12 @@ def list_of(place: At) -> int | slice | list[int]:
 
 
 def as_slice(place: At, size: int) -> slice:
+    """Rows of a batch of this size, as a slice from its first to past its last."""
     if isinstance(place, slice):
-        return slice(*place.indices(size)[:2])
-    if isinstance(place, int):
-        return slice(place % size, place % size + 1)
-    raise Refusal("choose rows of the batch by a number or a slice")
+        first, stop, _ = place.indices(size)
+        return slice(first, max(first, stop))
+    if isinstance(place, tuple):
+        raise Refusal(f"choose rows of the batch by a number or a slice, not {place}")
+    if not -size <= place < size:
+        raise NoSuchPlace(f"the batch has {size} rows, so no row {place}")
+    return slice(place % size, place % size + 1)
