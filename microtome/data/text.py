@@ -19,7 +19,7 @@ SUFFIXES = (".txt", ".md", ".py", ".rst", ".jsonl")
 
 
 class Document(NamedTuple):
-    """One text with a name that is its own."""
+    """One text, named by its path below the folder (or before the pattern) that was given."""
 
     name: str
     text: str
@@ -39,39 +39,55 @@ def chosen(documents: Iterable[Document], part: Part) -> Iterator[Document]:
 def text(paths: str | Path | Sequence[str | Path], part: Part = "all") -> Iterator[Document]:
     """Documents from files, folders (searched through) and glob patterns, in order of name.
 
-    `.jsonl` files hold one JSON object a line with a "text". Raises Refusal where a path holds nothing to read.
+    `.jsonl` files hold one JSON object a line with a "text". Raises Refusal where a path holds nothing to read, and, when
+    it is come to, for a file that cannot be read as text.
     """
-    files = sorted({f for path in ([paths] if isinstance(paths, str | Path) else paths) for f in files_of(Path(path))})
-    return chosen((d for f in files for d in documents_of(f)), part)
+    given = [paths] if isinstance(paths, str | Path) else paths
+    named = {file: name for path in reversed(given) for file, name in files_of(Path(path)).items()}
+    return chosen((d for file in sorted(named) for d in documents_of(file, named[file])), part)
 
 
-def files_of(path: Path) -> list[Path]:
+def files_of(path: Path) -> dict[Path, str]:
+    """The files that a path means, each with its name."""
     if path.is_file():
-        return [path]
+        return {path: path.name}
+    parts = path.parts
+    fixed = next((i for i, p in enumerate(parts) if set(p) & set("*?[")), len(parts))
+    root = Path(*parts[:fixed])
     if path.is_dir():
-        found = [f for f in path.rglob("*") if f.suffix in SUFFIXES]
+        root, found = path, [f for f in path.rglob("*") if f.suffix in SUFFIXES]
     else:
-        parts = path.parts
-        fixed = next((i for i, p in enumerate(parts) if "*" in p), len(parts))
-        found = [f for f in Path(*parts[:fixed]).glob(str(Path(*parts[fixed:]))) if f.is_file()] if fixed < len(parts) else []
-    if not found:
+        found = list(root.glob(str(Path(*parts[fixed:])))) if fixed < len(parts) else []
+    named = {f: f.relative_to(root).as_posix() for f in found if f.is_file()}
+    if not named:
         raise Refusal(f"no text at {str(path)!r}; give files or folders with {', '.join(SUFFIXES)}, or a pattern such as 'corpus/*.txt'")
-    return found
+    return named
 
 
-def documents_of(file: Path) -> Iterator[Document]:
-    """The documents of one file, named after it and numbered where there are several."""
+def documents_of(file: Path, name: str) -> Iterator[Document]:
+    """The documents of one file, numbered where there are several."""
     try:
         whole = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise Refusal(f"{file} is not UTF-8 text (byte {error.start}); convert it, or leave it out") from None
     if file.suffix == ".jsonl":
-        texts = [json.loads(line)["text"] for line in whole.splitlines() if line.strip()]
+        texts = [text_of(line, file, number) for number, line in enumerate(whole.split("\n"), 1) if line.strip()]
     else:
         texts = [piece for part in whole.split(SEPARATOR) for piece in sections(part.strip("\n"))]
     texts = [t for t in texts if t]
-    names = [file.name] if len(texts) == 1 else [f"{file.name}#{i}" for i in range(len(texts))]
+    names = [name] if len(texts) == 1 else [f"{name}#{i}" for i in range(len(texts))]
     return map(Document, names, texts)
+
+
+def text_of(line: str, file: Path, number: int) -> str:
+    """The text of one line of JSON."""
+    try:
+        found = json.loads(line)["text"]
+    except (ValueError, KeyError, TypeError):
+        found = None
+    if not isinstance(found, str):
+        raise Refusal(f'line {number} of {file} is no JSON object with a "text"; mend it, or leave the file out')
+    return found
 
 
 def sections(whole: str) -> Iterator[str]:

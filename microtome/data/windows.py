@@ -1,7 +1,7 @@
 """Text cut into windows of one context each, as token ids with the document that each came from.
 
 Documents follow one another, parted by the tokenizer's end-of-text token where it has one, and every window begins with
-its begin-of-text token: position 0 is the same everywhere, and is left out of every statistic.
+its begin-of-text token where it has one. Position 0 is left out of every statistic: nothing stands before it.
 """
 
 import random
@@ -41,6 +41,8 @@ def windows(
     documents: Iterable[Document], tokenizer: Tokenizer, context: int, label: Labeller | None = None
 ) -> Iterator[Window]:
     """Cut documents into full windows; what is left at the end, shorter than a context, is dropped."""
+    if context < 2:
+        raise Refusal(f"the context is {context}; a window needs at least two tokens, for position 0 is never counted")
     begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     body = context - len(begin)
     ids, names, labels = [], [], None

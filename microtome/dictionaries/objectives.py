@@ -56,14 +56,18 @@ class Objective(nn.Module, ABC):
 
 
 class Sum(Objective):
-    """The terms of several objectives."""
+    """The terms of several objectives; those of one name are added up."""
 
     def __init__(self, *parts: Objective):
         super().__init__()
         self.parts = nn.ModuleList(parts)
 
     def terms(self, attempt: Attempt) -> dict[str, Float[Tensor, ""]]:
-        return {name: term for part in self.parts for name, term in part.terms(attempt).items()}
+        total: dict[str, Float[Tensor, ""]] = {}
+        for part in self.parts:
+            for name, term in part.terms(attempt).items():
+                total[name] = total[name] + term if name in total else term
+        return total
 
 
 class Scaled(Objective):

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from microtome.core.component import Dictionary
-from microtome.core.edit import Edit, fill, splice
+from microtome.core.edit import Edit, fill, splice, written_site
 from microtome.core.inputs import Tokens
 from microtome.core.measure import token_losses
 from microtome.core.model import Model
@@ -22,7 +22,7 @@ from microtome.core.site import Site
 class Variance:
     """Explained variance as sums in double precision: 1 - sum |x - x̂|² / sum |x - mean|², the mean over all rows.
 
-    Two dictionaries' rows merge by adding the sums, so the result does not depend on the batches.
+    Rows are added in batches of any size, and their sizes do not matter beyond rounding.
     """
 
     rows: int = 0
@@ -64,10 +64,10 @@ class Variance:
 @torch.no_grad()
 def variance(model: Model, dictionary: Dictionary, tokens: Tensor, *, batch: int = 32) -> Variance:
     """Explained variance, L0 and which components fired, over windows of tokens."""
-    found = Variance()
+    found, site = Variance(), written_site(dictionary)
     for ids in tokens.split(batch):
-        trace = model.run(Tokens.of(ids), read=[*dictionary.reads, *dictionary.writes])
-        x, target = dictionary.gather(trace), trace[dictionary.writes[0]]
+        trace = model.run(Tokens.of(ids), read=[*dictionary.reads, site])
+        x, target = dictionary.gather(trace), trace[site]
         found.add(x[:, 1:].flatten(0, 1), dictionary, target[:, 1:].flatten(0, 1))
     return found
 
@@ -91,7 +91,7 @@ def recovered(
     model: Model, dictionaries: Sequence[Dictionary], mean: Float[Tensor, "d"], tokens: Tensor, *, batch: int = 16
 ) -> Recovered:
     """How much of the cross-entropy survives when each dictionary stands in for its site; all write at the same site."""
-    site = dictionaries[0].writes[0]
+    site = written_site(dictionaries[0])
     after = {"pos": slice(1, None)}
     edits = [[], [fill(site, mean).at(**after)], *([splice(d).at(**after)] for d in dictionaries)]
     totals, counted = torch.zeros(len(edits), dtype=torch.float64), 0

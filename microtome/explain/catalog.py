@@ -17,12 +17,13 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from microtome.core.component import Dictionary
-from microtome.core.errors import NotFinite
+from microtome.core.errors import NotFinite, Refusal
 from microtome.core.inputs import Tokens
 from microtome.core.model import Model
 from microtome.data.windows import Text
 from microtome.store import catalog as on_disk
 from microtome.store.catalog import COLUMNS_PER_FILE, PER_QUANTILE, QUANTILES, TOP, Catalog
+from microtome.store.whole import whole
 
 BINS = 40  # of each component's histogram, equal from zero to its maximum
 SPILL = 4_000_000  # triples held before they go to disk
@@ -44,14 +45,13 @@ def cataloguing(
     components: int | None = None,
     batch: int = 32,
 ) -> Iterator[int]:
-    """Build a catalogue, yielding the number of windows seen so far. What an unfinished build left is begun again.
+    """Build a catalogue, yielding the number of windows seen so far. One that is there already is begun again.
 
     `logits` is each component's direct effect on the logits, where it has one. `components` keeps only the first so many
     (a sample, where the order means nothing).
     """
     kept = len(dictionary) if components is None else min(components, len(dictionary))
-    shutil.rmtree(into, ignore_errors=True)
-    into.mkdir(parents=True)
+    clear(into)
     spill = Spill(into, kept)
     for start in range(0, len(text), batch):
         ids = text.tokens[start : start + batch]
@@ -68,14 +68,25 @@ def cataloguing(
         "schema": on_disk.SCHEMA, "components": kept, "context": text.tokens.shape[1], "text": about,
         "documents": text.documents, "labels": list(labels), "tokens": len(text) * (text.tokens.shape[1] - 1),
     }  # fmt: skip
-    (into / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    with whole(into / "manifest.json") as path:
+        path.write_text(json.dumps(manifest, indent=1))
 
 
-def catalog(model: Model, dictionary: Dictionary, text: Text, into: Path, **settings: object) -> Catalog:
+def catalog(model: Model, dictionary: Dictionary, text: Text, into: Path | str, **settings: object) -> Catalog:
     """Build a catalogue to the end and open it; see `cataloguing`."""
-    for _ in cataloguing(model, dictionary, text, into, **settings):
+    for _ in cataloguing(model, dictionary, text, Path(into), **settings):
         pass
-    return Catalog(into)
+    return Catalog(Path(into))
+
+
+def clear(folder: Path) -> None:
+    """Make an empty folder of a catalogue, or of what is left of one. Raises Refusal where it holds anything else."""
+    patterns = (".spill-*", "columns-*", "*.safetensors", "manifest.json", ".*.partial", "vocabulary.json", "notes.sqlite*")
+    other = [f.name for f in folder.glob("*") if f.is_dir() or not any(f.match(p) for p in patterns)]
+    if other:
+        raise Refusal(f"{folder} is no catalogue (it holds {other[0]!r}); give a folder that is empty or not there yet")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
 
 
 class Spill:
@@ -93,8 +104,8 @@ class Spill:
         if not values.isfinite().all():
             raise NotFinite("the dictionary's activations are not finite; look at its weights and at the site's activations")
         triples = np.empty(int(counted.sum()), TRIPLE)
-        triples["token"] = (rows[counted] + first_window * context).numpy()
-        triples["component"], triples["value"] = components[counted].numpy(), values[counted].numpy()
+        triples["token"] = (rows[counted] + first_window * context).cpu().numpy()
+        triples["component"], triples["value"] = components[counted].cpu().numpy(), values[counted].cpu().numpy()
         self.waiting.append(triples)
         if sum(map(len, self.waiting)) >= SPILL:
             self._flush()
@@ -176,11 +187,12 @@ def geometry(dictionary: Dictionary, kept: int) -> dict[str, np.ndarray]:
         best = block.topk(min(NEAREST, len(unit) - 1), 1)
         nearest.append(best.indices)
         cosine.append(best.values)
-    _, _, axes = torch.pca_lowrank(unit, q=2) if min(unit.shape) > 2 else (None, None, unit.new_zeros(unit.shape[1], 2))
+    centred = unit - unit.mean(0)
+    axes = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -2:].flip(1)
     return {
         "neighbours": torch.cat(nearest).int().numpy(),
         "neighbour_cosine": torch.cat(cosine).numpy(),
-        "position": ((unit - unit.mean(0)) @ axes).numpy(),
+        "position": (centred @ axes).numpy(),
     }
 
 

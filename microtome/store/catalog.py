@@ -6,7 +6,7 @@ activation matrix (compressed by column, so that one component is one contiguous
     manifest.json                what this is, written last: a folder without it is not a catalogue
     vocabulary.json              the text of every token id
     windows.safetensors          tokens (windows, context), document (windows,), labels (windows, context, labels)
-    columns-NN.safetensors       one range of components: offsets, token, value; entries ordered by token
+    columns-NNN.safetensors      one range of components: offsets, token, value; entries ordered by token
     components.safetensors       one row per component: statistics, histogram, exemplars, logits, neighbours
     notes.sqlite                 explanations with their scores, searchable (see notes.py)
 
@@ -22,6 +22,9 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
+
+from microtome.core.errors import NoSuchComponent, Refusal
+from microtome.store.whole import reading, whole
 
 SCHEMA = "microtome/catalog/1"
 COLUMNS_PER_FILE = 512
@@ -48,16 +51,21 @@ class Example:
     values: list[float]
 
 
+class NoCatalog(Refusal, FileNotFoundError):
+    """A folder that is no catalogue, or not a whole one."""
+
+
 class Catalog:
     """A catalogue opened for reading: everything by memory map, nothing loaded before it is asked for."""
 
     def __init__(self, folder: Path):
         manifest = folder / "manifest.json"
         if not manifest.exists():
-            raise FileNotFoundError(f"{folder} holds no manifest.json: it is no catalogue, or its writing was cut off")
-        self.folder, self.manifest = folder, json.loads(manifest.read_text())
-        if self.manifest["schema"] != SCHEMA:
-            raise ValueError(f"{manifest} has schema {self.manifest['schema']!r}; this version reads {SCHEMA!r}")
+            raise NoCatalog(f"{folder} holds no manifest.json: it is no catalogue, or its writing was cut off; write it again")
+        with reading(manifest, "write the catalogue again"):
+            self.folder, self.manifest = folder, json.loads(manifest.read_text())
+        if self.manifest.get("schema") != SCHEMA:
+            raise NoCatalog(f"{manifest} has schema {self.manifest.get('schema')!r}; this version reads {SCHEMA!r}")
 
     def __len__(self) -> int:
         return self.manifest["components"]
@@ -87,7 +95,7 @@ class Catalog:
 
     def column(self, component: int) -> Column:
         if not 0 <= component < len(self):
-            raise IndexError(f"component {component} is outside 0..{len(self) - 1}")
+            raise NoSuchComponent(f"component {component} is outside 0..{len(self) - 1}")
         file, place = divmod(component, COLUMNS_PER_FILE)
         with safe_open(self.folder / f"columns-{file:03d}.safetensors", "numpy") as columns:
             start, stop = columns.get_slice("offsets")[place : place + 2].tolist()
@@ -127,5 +135,7 @@ def write_columns(folder: Path, file: int, token: np.ndarray, component: np.ndar
     order = np.lexsort((token, place))
     offsets = np.zeros(COLUMNS_PER_FILE + 1, np.int64)
     np.cumsum(np.bincount(place, minlength=COLUMNS_PER_FILE), out=offsets[1:])
-    arrays = {"offsets": offsets, "token": token[order].astype(np.uint32), "value": value[order].astype(np.float16)}
-    save_file(arrays, folder / f"columns-{file:03d}.safetensors")
+    most = np.finfo(np.float16).max
+    halves = value[order].clip(-most, most).astype(np.float16)
+    with whole(folder / f"columns-{file:03d}.safetensors") as path:
+        save_file({"offsets": offsets, "token": token[order].astype(np.uint32), "value": halves}, path)

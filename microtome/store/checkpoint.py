@@ -9,19 +9,20 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from microtome.store.whole import reading, whole
+
 
 def save_state(state: dict, path: Path) -> None:
     """Write atomically: after a stop at any moment there is a whole state, the old one or the new."""
     tensors: dict[str, Tensor] = {}
     skeleton = json.dumps(flattened(state, tensors))
-    partial = path.with_name(f".{path.name}.partial")
-    save_file(tensors or {"empty": torch.zeros(1)}, partial, metadata={"skeleton": skeleton})
-    partial.replace(path)
+    with whole(path) as partial:
+        save_file(tensors or {"empty": torch.zeros(1)}, partial, metadata={"skeleton": skeleton})
 
 
 def load_state(path: Path) -> dict:
-    """Read what `save_state` wrote."""
-    with safe_open(path, "pt") as file:
+    """Read what `save_state` wrote. Raises Refusal where the file is missing or damaged."""
+    with reading(path, "delete it to begin anew"), safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return restored(json.loads(file.metadata()["skeleton"]), tensors)
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from microtome.core.errors import NotFinite
+from microtome.core.errors import NotFinite, Refusal
 from microtome.core.inputs import Tokens
 from microtome.core.model import Model
 from microtome.core.site import Site
@@ -31,22 +31,28 @@ def harvesting(
 ) -> Iterator[Harvested]:
     """Harvest step by step, yielding after every batch of windows; goes on where an earlier harvest of the same stopped.
 
-    Position 0 of every window is left out. Raises NotFinite where an activation is, and then keeps what came before.
+    Position 0 of every window is left out. Whatever stops it, what came before is kept. Raises NotFinite where an
+    activation is not finite, and Refusal for a site that does not hold one vector for each position.
     """
+    if site.axes.split()[:2] != ["batch", "pos"] or len(site.axes.split()) != 3:
+        raise Refusal(f"{site} has the axes {site.axes!r}; harvest a site with one vector for each position, such as resid_post")
     writer = ShardWriter(into, {"site": site.name, "tokens": tokens, **(about or {})})
     if writer.finished:
         yield Harvested(writer.manifest["rows"], tokens)
         return
     rows = writer.manifest["rows"]
-    for group in grouped(islice(found, writer.done, None), batch):
-        x = activations(model, group, site)[:, 1:].flatten(0, 1)[: tokens - rows]
-        if not x.isfinite().all():
-            raise NotFinite(f"{site} holds values that are not finite near window {writer.windows}; try dtype float32, or another site")
-        writer.append(x, len(group))
-        rows += len(x)
-        yield Harvested(rows, tokens)
-        if rows >= tokens:
-            break
+    groups = grouped(islice(found, writer.done, None), batch)
+    try:
+        while rows < tokens and (group := next(groups, None)):
+            x = activations(model, group, site)[:, 1:].flatten(0, 1)[: tokens - rows]
+            if not x.isfinite().all():
+                raise NotFinite(f"{site} holds values that are not finite near window {writer.windows}; choose another site")
+            writer.append(x, len(group))
+            rows += len(x)
+            yield Harvested(rows, tokens)
+    except BaseException:  # an interrupt, too: what was harvested is kept
+        writer.flush()
+        raise
     writer.finish()
 
 
@@ -57,8 +63,8 @@ def activations(model: Model, group: Iterable[Window], site: Site) -> Float[Tens
         return model.run(Tokens.of(ids), read=[site])[site].float()
 
 
-def harvest(model: Model, found: Iterable[Window], site: Site, tokens: int, into: Path) -> Activations:
+def harvest(model: Model, found: Iterable[Window], site: Site, tokens: int, into: Path | str) -> Activations:
     """Harvest to the end and open what was written."""
-    for _ in harvesting(model, found, site, tokens, into):
+    for _ in harvesting(model, found, site, tokens, Path(into)):
         pass
     return Activations(into)

@@ -9,6 +9,8 @@ from typing import ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from microtome.store.whole import whole
+
 R = TypeVar("R", bound="Record")
 
 
@@ -22,13 +24,13 @@ class Record(BaseModel):
     def write(self, folder: Path) -> None:
         """Write atomically: a reader sees the old file or the new one, never half of one."""
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".{self.file}.partial"
-        partial.write_text(self.model_dump_json(indent=2, by_alias=True))
-        partial.replace(folder / self.file)
+        with whole(folder / self.file) as path:
+            path.write_text(self.model_dump_json(indent=2, by_alias=True))
 
     @classmethod
     def read(cls: type[R], folder: Path) -> R:
-        return cls.model_validate_json((folder / cls.file).read_text())
+        """Raises pydantic's ValidationError where the file is not such a record."""
+        return cls.model_validate_json((folder / cls.file).read_bytes())
 
 
 Stage = Literal["load", "harvest", "fit", "catalog", "explain", "measure", "done"]

@@ -14,24 +14,27 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from microtome.core.errors import Refusal
+from microtome.store.whole import reading, whole
 
 SCHEMA = "microtome/activations/1"
 
 
 class Activations:
-    """The activations harvested at one site. Rows are bfloat16 on disk and float32 in batches."""
+    """The activations harvested at one site. Rows are bfloat16 on disk and float32 in batches.
 
-    def __init__(self, folder: Path):
-        path = folder / "manifest.json"
-        if not path.exists():
-            raise Refusal(f"{folder} holds no activations (no manifest.json)")
-        self.folder, self.manifest = folder, json.loads(path.read_text())
-        if self.manifest.get("schema") != SCHEMA:
-            raise Refusal(f"{path} has schema {self.manifest.get('schema')!r}; this version reads {SCHEMA!r}")
+    An unfinished harvest can be opened too: what its manifest lists is whole.
+    """
+
+    def __init__(self, folder: Path | str):
+        self.folder = Path(folder)
+        self.manifest = read_manifest(self.folder)
+        if not self.manifest.get("shards"):
+            raise Refusal(f"{folder} holds no activations; harvest some first")
         self.shards = [self._open(name) for name in self.manifest["shards"]]
 
     def _open(self, name: str) -> Float[Tensor, "rows d"]:
-        with safe_open(self.folder / name, "pt") as file:
+        path = self.folder / name
+        with reading(path, f"delete {self.folder} and harvest again"), safe_open(path, "pt") as file:
             return file.get_tensor("x")
 
     def __len__(self) -> int:
@@ -70,6 +73,18 @@ class Activations:
         return epochs * (len(self) // size)
 
 
+def read_manifest(folder: Path) -> dict:
+    """The manifest of a harvest, empty where there is none. Raises Refusal for one that is damaged or of another kind."""
+    path = folder / "manifest.json"
+    if not path.exists():
+        return {}
+    with reading(path, f"delete {folder} and harvest again"):
+        found = json.loads(path.read_text())
+    if found.get("schema") != SCHEMA:
+        raise Refusal(f"{path} has schema {found.get('schema')!r}; this version reads {SCHEMA!r}")
+    return found
+
+
 class ShardWriter:
     """Writes activations shard by shard. `done` counts the windows whose rows are safely on disk."""
 
@@ -83,10 +98,9 @@ class ShardWriter:
 
     def _take_up(self, about: dict) -> None:
         """Go on from what is there, if it was begun for the same thing."""
-        path = self.folder / "manifest.json"
-        if not path.exists():
+        found = read_manifest(self.folder)
+        if not found:
             return
-        found = json.loads(path.read_text())
         if {key: found.get(key) for key in about} != about:
             raise Refusal(f"{self.folder} holds activations of something else; choose another folder, or delete that one")
         self.manifest, self.windows = found, found["windows"]
@@ -101,16 +115,19 @@ class ShardWriter:
 
     def append(self, rows: Float[Tensor, "rows d"], windows: int) -> None:
         """Add the rows of so many windows."""
-        self.waiting.append(rows.to(torch.bfloat16))
+        self.waiting.append(rows.to("cpu", torch.bfloat16))
         self.windows += windows
         if sum(map(len, self.waiting)) >= self.rows_per_shard:
-            self._flush()
+            self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what is waiting as a shard of its own, whatever its size."""
+        if not self.waiting:
+            return
         rows = torch.cat(self.waiting)
         name = f"shard-{len(self.manifest['shards']):05d}.safetensors"
-        save_file({"x": rows}, self.folder / f".{name}")
-        (self.folder / f".{name}").replace(self.folder / name)
+        with whole(self.folder / name) as path:
+            save_file({"x": rows}, path)
         self.waiting = []
         self.manifest["shards"].append(name)
         self.manifest["rows"] += len(rows)
@@ -118,14 +135,12 @@ class ShardWriter:
         self._write_manifest()
 
     def _write_manifest(self) -> None:
-        partial = self.folder / ".manifest.json"
-        partial.write_text(json.dumps(self.manifest, indent=1))
-        partial.replace(self.folder / "manifest.json")
+        with whole(self.folder / "manifest.json") as path:
+            path.write_text(json.dumps(self.manifest, indent=1))
 
     def finish(self) -> None:
         """Write what is waiting and mark the whole as finished. Raises Refusal where nothing was harvested."""
-        if self.waiting:
-            self._flush()
+        self.flush()
         if not self.manifest["shards"]:
             raise Refusal("nothing was harvested: the text is empty, or shorter than one context")
         self.manifest["finished"] = True
