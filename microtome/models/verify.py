@@ -104,11 +104,11 @@ def example(model: HookedModel) -> Inputs:
     """Two short rows that the model takes: random tokens of unequal length, or random pixels."""
     config, generator = getattr(model.module, "config", None), torch.Generator().manual_seed(0)
     vocabulary, size = getattr(config, "vocab_size", None), getattr(config, "image_size", None)
+    if size is not None:
+        return Arrays((torch.randn(2, config.num_channels, size, size, generator=generator).to(model.device),))
     if vocabulary is not None:
         ids = torch.randint(vocabulary, (8,), generator=generator).tolist()
         return Tokens.of([ids[:5], ids[5:]]).to(model.device)
-    if size is not None:
-        return Arrays((torch.randn(2, config.num_channels, size, size, generator=generator).to(model.device),))
     raise Refusal(f"{model.name} does not say what it takes; give some rows: model.verify(inputs)")
 
 
@@ -240,10 +240,11 @@ class Proof:
         return self.compared(f"z.{layer}", f"z.{layer} = pattern.{layer} v.{layer}{suffix}", z, found, [scale])
 
     def compared(self, site: str, identity: str, given: Tensor, found: Tensor, scale: list[Tensor]) -> Check:
-        error = worst(given, found, scale)
-        return Check(
-            site, tuple(given.shape), identity, error, error <= self.tolerance, off(error, error <= self.tolerance)
-        )
+        return self.within(site, given, identity, worst(given, found, scale))
+
+    def within(self, site: str, x: Tensor, identity: str, error: float, tolerance: float | None = None) -> Check:
+        ok = error <= (self.tolerance if tolerance is None else tolerance)
+        return Check(site, tuple(x.shape), identity, error, ok, off(error, ok))
 
     # ------------------------------------------------------------ what is written there matters
 
@@ -264,16 +265,8 @@ class Proof:
         """Each row's real tokens, run alone, give what they give in the batch."""
         singles = [self.model.run(row, read=self.sites) for row in single_rows(self.batch)]
         for site in self.sites:
-            errors = [worst(real(trace, site, i), one[site][0], [one[site][0]]) for i, one in enumerate(singles)]
-            error, shape = max(errors), tuple(trace[site].shape)
-            yield Check(
-                site.name,
-                shape,
-                "a batch = its rows singly",
-                error,
-                error <= self.tolerance,
-                off(error, error <= self.tolerance),
-            )
+            errors = [worst(real(trace, site, i), one[site][0], [scale_of(one, site)]) for i, one in enumerate(singles)]
+            yield self.within(site.name, trace[site], "a batch = its rows singly", max(errors))
 
     def gradient(self, trace: Trace) -> Iterator[Check]:
         """Along one random direction at each layer's resid_pre. Half precision has too few digits for differences."""
@@ -300,14 +293,7 @@ class Proof:
             for sign in (1, -1)
         )
         error = float(((up - down) / (2 * step) - (slopes * way).sum()).abs() / slopes.norm())
-        return Check(
-            site.name,
-            tuple(way.shape),
-            GRADIENT,
-            error,
-            error <= GRADIENT_TOLERANCE,
-            off(error, error <= GRADIENT_TOLERANCE),
-        )
+        return self.within(site.name, way, GRADIENT, error, GRADIENT_TOLERANCE)
 
 
 # ---------------------------------------------------------------- small pieces
@@ -330,6 +316,12 @@ def worst(given: Tensor, found: Tensor, scale: list[Tensor]) -> float:
 def unmasked(x: Tensor) -> Tensor:
     """Zero where attention's mask has put the lowest number there is."""
     return x.masked_fill(x <= torch.finfo(x.dtype).min / 2, 0.0)
+
+
+def scale_of(trace: Trace, site: Site) -> Tensor:
+    """The scale of the one row of a site. A score may be a small sum of large products, so the row's largest counts."""
+    x = trace[site][0]
+    return unmasked(x).abs().amax().expand_as(x) if site.name.startswith("scores.") else x
 
 
 def off(error: float, ok: bool) -> str:

@@ -68,7 +68,9 @@ def model(name: str, dtype: torch.dtype = torch.float32) -> HookedModel:
 def made(name: str, dtype: torch.dtype) -> nn.Module:
     """A random model whose every parameter counts: biases and norms too are moved off their starting values."""
     kind = name.partition("/")[0]
-    fresh = AUTOS.get(kind, AutoModelForCausalLM).from_config(AutoConfig.for_model(kind, **CONFIGS[name]))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        fresh = AUTOS.get(kind, AutoModelForCausalLM).from_config(AutoConfig.for_model(kind, **CONFIGS[name]))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in fresh.parameters():
