@@ -8,6 +8,7 @@ visitor changes in that part is put back into the whole.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -44,17 +45,8 @@ class Into(Place):
     first: bool = False
 
     def attach(self, root: nn.Module, visit: Visit) -> Remove:
-        def hook(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-            name = None if args else next(n for n, value in kwargs.items() if isinstance(value, Tensor))
-            x = args[0] if name is None else kwargs[name]
-            new = visit(x)
-            if new is x:
-                return None
-            return ((new, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: new})
-
-        return (
-            root.get_submodule(self.path).register_forward_pre_hook(hook, with_kwargs=True, prepend=self.first).remove
-        )
+        module, hook = root.get_submodule(self.path), partial(before, visit)
+        return module.register_forward_pre_hook(hook, with_kwargs=True, prepend=self.first).remove
 
 
 @dataclass(frozen=True)
@@ -65,22 +57,34 @@ class OutOf(Place):
     field: str | None = None
 
     def attach(self, root: nn.Module, visit: Visit) -> Remove:
-        def hook(_: nn.Module, args: tuple, out: Any) -> Any:
-            if self.field is not None:
-                out[self.field] = visit(out[self.field])
-                return out
-            return replace_first(out, visit)
-
+        hook = partial(after, visit) if self.field is None else partial(after_field, visit, self.field)
         return root.get_submodule(self.path).register_forward_hook(hook).remove
 
 
-def replace_first(out: Any, change: Visit) -> Any:
+# Hooks are module-level functions: one that is made anew for every run would be type-checked anew in every test.
+
+
+def before(visit: Visit, _: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+    name = None if args else next(n for n, value in kwargs.items() if isinstance(value, Tensor))
+    x = args[0] if name is None else kwargs[name]
+    new = visit(x)
+    if new is x:
+        return None
+    return ((new, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: new})
+
+
+def after(visit: Visit, _: nn.Module, args: tuple, out: Any) -> Any:
     """The same output with its tensor, or the first of its tuple, changed; None (leave it) where nothing changed."""
     x = out[0] if isinstance(out, tuple) else out
-    new = change(x)
+    new = visit(x)
     if new is x:
         return None
     return (new, *out[1:]) if isinstance(out, tuple) else new
+
+
+def after_field(visit: Visit, field: str, _: nn.Module, args: tuple, out: Any) -> Any:
+    out[field] = visit(out[field])
+    return out
 
 
 def remove_all(removes: tuple[Remove, ...]) -> None:
@@ -101,22 +105,18 @@ class Stream(Place):
 
     def attach(self, root: nn.Module, visit: Visit) -> Remove:
         added: list[Tensor] = []
+        past = root.get_submodule(self.block).register_forward_hook(partial(add_past, added), prepend=True)
+        return partial(remove_all, (past.remove, self.inner.attach(root, partial(note_added, visit, added))))
 
-        def seen(x: Tensor) -> Tensor:
-            new = visit(x)
-            added.clear()
-            if new is not x or new.requires_grad:
-                added.append(new - x)
-            return new
 
-        def past(_: nn.Module, args: tuple, out: Any) -> Any:
-            return replace_first(out, lambda x: x + added.pop()) if added else None
+def note_added(visit: Visit, added: list[Tensor], x: Tensor) -> Tensor:
+    new = visit(x)
+    added[:] = [new - x] if new is not x or new.requires_grad else []
+    return new
 
-        removes = (
-            root.get_submodule(self.block).register_forward_hook(past, prepend=True).remove,
-            self.inner.attach(root, seen),
-        )
-        return lambda: remove_all(removes)
+
+def add_past(added: list[Tensor], module: nn.Module, args: tuple, out: Any) -> Any:
+    return after(lambda x: x + added.pop(), module, args, out) if added else None
 
 
 # ---------------------------------------------------------------- a part of what stands elsewhere
@@ -136,13 +136,13 @@ class Part(Place):
         """The whole, with this part in it."""
 
     def attach(self, root: nn.Module, visit: Visit) -> Remove:
-        def through(x: Tensor) -> Tensor:
-            part = self.take(x)
-            new = visit(part)
-            # An unchanged part goes back only where a gradient must find its way through it.
-            return x if new is part and not new.requires_grad else self.put(x, new)
+        return self.inner.attach(root, partial(self.through, visit))
 
-        return self.inner.attach(root, through)
+    def through(self, visit: Visit, x: Tensor) -> Tensor:
+        part = self.take(x)
+        new = visit(part)
+        # An unchanged part goes back only where a gradient must find its way through it.
+        return x if new is part and not new.requires_grad else self.put(x, new)
 
 
 @dataclass(frozen=True)
@@ -201,20 +201,22 @@ class PerToken(Place):
 
     def attach(self, root: nn.Module, visit: Visit) -> Remove:
         rows: list[int] = []
+        noting = root.get_submodule(self.block).register_forward_pre_hook(
+            partial(note_rows, rows), with_kwargs=True, prepend=True
+        )
+        return partial(remove_all, (noting.remove, self.inner.attach(root, partial(unflattened, visit, rows))))
 
-        def note(_: nn.Module, args: tuple, kwargs: dict) -> None:
-            rows[:] = [len(args[0] if args else kwargs["hidden_states"])]
 
-        def through(x: Tensor) -> Tensor:
-            if x.ndim == 3:  # a release that does not flatten
-                return visit(x)
-            unflattened = x.unflatten(0, (rows[0], -1))
-            new = visit(unflattened)
-            return x if new is unflattened and not new.requires_grad else new.flatten(0, 1)
+def note_rows(rows: list[int], _: nn.Module, args: tuple, kwargs: dict) -> None:
+    rows[:] = [len(args[0] if args else kwargs["hidden_states"])]
 
-        noting = root.get_submodule(self.block).register_forward_pre_hook(note, with_kwargs=True, prepend=True)
-        removes = (noting.remove, self.inner.attach(root, through))
-        return lambda: remove_all(removes)
+
+def unflattened(visit: Visit, rows: list[int], x: Tensor) -> Tensor:
+    if x.ndim == 3:  # a release that does not flatten
+        return visit(x)
+    by_row = x.unflatten(0, (rows[0], -1))
+    new = visit(by_row)
+    return x if new is by_row and not new.requires_grad else new.flatten(0, 1)
 
 
 # ---------------------------------------------------------------- what a family has

@@ -39,14 +39,14 @@ class Attended(Place):
         module = root.get_submodule(self.path)
         before = _visits.get(module)
         _visits[module] = {**(before or {}), self.role: visit}
+        return partial(restore, module, before)
 
-        def remove() -> None:
-            if before is None:
-                del _visits[module]
-            else:
-                _visits[module] = before
 
-        return remove
+def restore(module: nn.Module, before: dict[str, Visit] | None) -> None:
+    if before is None:
+        del _visits[module]
+    else:
+        _visits[module] = before
 
 
 @contextmanager

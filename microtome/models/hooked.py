@@ -3,6 +3,7 @@
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
+from functools import partial
 from threading import RLock
 from typing import TYPE_CHECKING
 
@@ -189,7 +190,7 @@ class Visitor:
 
     def __init__(
         self, model: HookedModel, read: Sequence[Site], edit: Sequence[Edit], leaves: Iterable[Site], stops: bool = True
-    ):
+    ) -> None:
         """`stops`: end the forward pass once everything has been seen."""
         self.model, self.edits, self.stops = model, list(edit), stops
         self.kept = {s.name for s in read}
@@ -210,28 +211,25 @@ class Visitor:
 
     def _visit(self, name: str) -> Callable[[Tensor], Tensor]:
         edits = [(i, e) for i, e in enumerate(self.edits) if e.site.name == name]
-        kept, leaf, ends = name in self.kept, name in self.leaves, self.stops and name not in WHOLE_OUTPUT
-        axes = len(self.wanted[name].axes.split())
-        unseen, arrived, left = self.unseen, self.arrived.values_by_name, self.left.values_by_name
+        return partial(self._met, name, len(self.wanted[name].axes.split()), edits)
 
-        def visit(x: Tensor) -> Tensor:
-            if name not in unseen:
-                raise Refusal(f"site {name!r} was passed twice in one forward; name one of the modules inside it")
-            if x.ndim != axes:
-                self._refuse_axes(name, x)
-            unseen.discard(name)
-            arrived[name] = x
-            if edits:
-                x = self._edited(x, edits)
-            if leaf:  # a tensor of its own, so that its gradient is not also that of whoever else holds this one
-                x = x.view_as(x) if x.requires_grad else x.detach().requires_grad_()
-            if kept:
-                left[name] = x
-            if ends and not unseen:
-                raise Stop
-            return x
-
-        return visit
+    def _met(self, name: str, axes: int, edits: list[tuple[int, Edit]], x: Tensor) -> Tensor:
+        """What goes on from a site when `x` arrives there."""
+        if name not in self.unseen:
+            raise Refusal(f"site {name!r} was passed twice in one forward; name one of the modules inside it")
+        if x.ndim != axes:
+            self._refuse_axes(name, x)
+        self.unseen.discard(name)
+        self.arrived.values_by_name[name] = x
+        if edits:
+            x = self._edited(x, edits)
+        if name in self.leaves:  # a tensor of its own, so that its gradient is not also that of whoever else holds this
+            x = x.view_as(x) if x.requires_grad else x.detach().requires_grad_()
+        if name in self.kept:
+            self.left.values_by_name[name] = x
+        if not self.unseen and self.stops and name not in WHOLE_OUTPUT:
+            raise Stop
+        return x
 
     def _refuse_axes(self, name: str, x: Tensor) -> None:
         axes = self.wanted[name].axes
@@ -274,12 +272,12 @@ GIVES = {
 }  # fmt: skip
 
 # TransformerLens's names for the same tensors, so that published work can be followed literally: the first of them that
-# the family has. There `hook_q` and `hook_k` are what the projections give, and `hook_rot_q` what attention multiplies.
+# the family has. Its `hook_q` and `hook_k` are what the projections give, `hook_rot_q` what attention multiplies; its
+# `hook_normalized` is before the norm's gain, which no module shows, so it is no site here.
 ALIASES = {
-    "hook_embed": ("embed",), "ln_final.hook_normalized": ("final_norm",), "unembed.hook_in": ("final_norm",),
-    "unembed.hook_out": ("logits",), "hook_resid_pre": ("resid_pre",), "hook_resid_mid": ("resid_mid",),
+    "hook_embed": ("embed",), "unembed.hook_in": ("final_norm",), "unembed.hook_out": ("logits",),
+    "hook_resid_pre": ("resid_pre",), "hook_resid_mid": ("resid_mid",),
     "hook_resid_post": ("resid_post",), "hook_attn_out": ("attn_out",), "hook_mlp_out": ("mlp_out",),
-    "ln1.hook_normalized": ("attn_in",), "ln2.hook_normalized": ("mlp_in",),
     "attn.hook_q": ("q_raw", "q"), "attn.hook_k": ("k_raw", "k"), "attn.hook_rot_q": ("q",), "attn.hook_rot_k": ("k",),
     "attn.hook_v": ("v",), "attn.hook_z": ("z",), "attn.hook_attn_scores": ("scores",),
     "attn.hook_pattern": ("pattern",),

@@ -6,7 +6,7 @@ being pushed by noise, so that what is written at a site is known to reach whate
 token's largest error over the scale of what is summed there; never a cosine. A site that fails is withdrawn.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -42,6 +42,7 @@ class Check:
     error: float | None
     ok: bool
     reason: str = ""
+    sources: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         error = "" if self.error is None else f"{self.error:.1e}"
@@ -69,7 +70,7 @@ class Verification:
 
     def rows(self) -> list[dict[str, Any]]:
         """Plain values, one row for each check: for tables and JSON."""
-        return [asdict(check) | {"shape": list(check.shape)} for check in self.checks]
+        return [asdict(c) | {"shape": list(c.shape), "sources": list(c.sources)} for c in self.checks]
 
     def __iter__(self) -> Iterator[Check]:
         return iter(self.checks)
@@ -95,7 +96,7 @@ def verify(model: HookedModel, inputs: Inputs | None = None) -> Verification:
     model.withdrawn = dict(model.family.lacking)
     proof = Proof(model, batch)
     checks = tuple(proof.checks())
-    withdrawn = {site: reason for site, reason in blamed(checks, model.family.equations) if site in model.family.sited}
+    withdrawn = {site: f"{why.identity} does not hold ({why.reason})" for site, why in proof.blamed(checks)}
     model.withdrawn |= withdrawn
     return Verification(model.name, model.family.name, checks, withdrawn, dict(model.family.lacking))
 
@@ -110,17 +111,6 @@ def example(model: HookedModel) -> Inputs:
         ids = torch.randint(vocabulary, (8,), generator=generator).tolist()
         return Tokens.of([ids[:5], ids[5:]]).to(model.device)
     raise Refusal(f"{model.name} does not say what it takes; give some rows: model.verify(inputs)")
-
-
-def blamed(checks: tuple[Check, ...], equations: tuple[Equation, ...]) -> Iterator[tuple[str, str]]:
-    """Sites that fail: those of a failed identity which no identity that holds vouches for, and always its target."""
-    about = {str(e): (e.target, *e.sources) for e in equations}
-    vouched = {site for c in checks if c.ok and c.identity in about for site in about[c.identity]}
-    for check in checks:
-        if not check.ok:
-            sites = about.get(check.identity.removesuffix(PUSHED), (check.site,))
-            why = f"{check.identity} does not hold ({check.reason})"
-            yield from ((site, why) for site in sites if site == check.site or site not in vouched)
 
 
 PUSHED = ", pushed"
@@ -211,7 +201,7 @@ class Proof:
             if all(name in left for name in (e.target, *e.sources)):
                 found = self.right_side(e, left)
                 scale = [found] if e.through else [left[s] for s in e.sources]
-                yield self.compared(e.target, f"{e}{suffix}", arrived[e.target], found, scale)
+                yield self.compared(e.target, e.sources, f"{e}{suffix}", arrived[e.target], found, scale)
 
     def right_side(self, e: Equation, trace: Trace) -> Tensor:
         total = sum(trace[s].flatten(2) if s.startswith("z.") else trace[s] for s in e.sources)
@@ -222,42 +212,69 @@ class Proof:
 
     def attention(self, left: Trace, arrived: Trace, suffix: str) -> Iterator[Check]:
         """The pattern is the scores' softmax, and mixes the values into z; each query head has a key-value head's."""
-        for site in self.sites:
-            name, _, layer = site.name.partition(".")
-            if name == "pattern" and f"scores.{layer}" in left:
-                found = left[f"scores.{layer}"].softmax(-1)
-                yield self.compared(
-                    site.name, f"pattern.{layer} = softmax(scores.{layer}){suffix}", arrived[site.name], found, [found]
-                )
-            if name == "z" and f"pattern.{layer}" in left and f"v.{layer}" in left:
-                yield self.mixed(layer, left, arrived, suffix)
+        for layer in (s.name.partition(".")[2] for s in self.sites if s.name.startswith("pattern.")):
+            scores, pattern, v, z = (f"{name}.{layer}" for name in ("scores", "pattern", "v", "z"))
+            if scores in left:
+                found = left[scores].softmax(-1)
+                identity = f"{pattern} = softmax({scores}){suffix}"
+                yield self.compared(pattern, (scores,), identity, arrived[pattern], found, [found])
+            if v in left and z in left:
+                found, scale = mixture(left[pattern], left[v], left[z].shape[2])
+                yield self.compared(z, (pattern, v), f"{z} = {pattern} {v}{suffix}", arrived[z], found, [scale])
 
-    def mixed(self, layer: str, left: Trace, arrived: Trace, suffix: str) -> Check:
-        z, pattern, v = arrived[f"z.{layer}"], left[f"pattern.{layer}"], left[f"v.{layer}"]
-        v = v.repeat_interleave(z.shape[2] // v.shape[2], 2)
-        found = torch.einsum("bhqk,bkhd->bqhd", pattern, v)
-        scale = v.abs().amax((1, 2, 3), True).expand_as(z)
-        return self.compared(f"z.{layer}", f"z.{layer} = pattern.{layer} v.{layer}{suffix}", z, found, [scale])
+    def compared(
+        self, site: str, sources: tuple[str, ...], identity: str, given: Tensor, found: Tensor, scale: list[Tensor]
+    ) -> Check:
+        return self.within(site, given, identity, worst(given, found, scale), sources=sources)
 
-    def compared(self, site: str, identity: str, given: Tensor, found: Tensor, scale: list[Tensor]) -> Check:
-        return self.within(site, given, identity, worst(given, found, scale))
-
-    def within(self, site: str, x: Tensor, identity: str, error: float, tolerance: float | None = None) -> Check:
+    def within(
+        self,
+        site: str,
+        x: Tensor,
+        identity: str,
+        error: float,
+        tolerance: float | None = None,
+        sources: tuple[str, ...] = (),
+    ) -> Check:
         ok = error <= (self.tolerance if tolerance is None else tolerance)
-        return Check(site, tuple(x.shape), identity, error, ok, off(error, ok))
+        return Check(site, tuple(x.shape), identity, error, ok, off(error, ok), sources)
 
     # ------------------------------------------------------------ what is written there matters
 
-    def pushed(self, trace: Trace) -> Iterator[Check]:
-        """The same equations while every site of them is pushed by noise of its own."""
+    def pushed(self, trace: Trace, only: str | None = None) -> Iterator[Check]:
+        """The same equations while every site of them (or one) is pushed by noise of its own."""
         names = {n for e in self.family.equations for n in (e.target, *e.sources) if n in trace}
         sites = [s for s in self.sites if s.name in names or s.name.partition(".")[0] in ATTENTION]
         generator = torch.Generator().manual_seed(1)
         noise = {s.name: PUSH * unmasked(trace[s]).abs().mean() * randn_like(trace[s], generator) for s in sites}
-        left = self.model.run(self.batch, read=sites, edit=[function(s, pusher(noise[s.name])) for s in sites])
-        arrived = Trace(self.batch, {n: x - noise[n] for n, x in left.items()})
+        edits = [function(s, pusher(noise[s.name])) for s in sites if only in (None, s.name)]
+        left = self.model.run(self.batch, read=sites, edit=edits)
+        arrived = Trace(self.batch, {n: x - noise[n] if only in (None, n) else x for n, x in left.items()})
         yield from self.equations(left, arrived, PUSHED)
         yield from self.attention(left, arrived, PUSHED)
+
+    # ------------------------------------------------------------ whose fault it is
+
+    def blamed(self, checks: Sequence[Check]) -> Iterator[tuple[str, Check]]:
+        """Sites that fail, each with the check that says so.
+
+        Of an identity that does not hold: its target, and each source which no identity that holds vouches for. Of one
+        that holds until it is pushed: the sources whose push alone breaks it.
+        """
+        holds = {c.identity for c in checks if c.ok}
+        vouched = {name for c in checks if c.ok and c.sources for name in (c.site, *c.sources)}
+        for check in (c for c in checks if not c.ok and c.site in self.family.sited):
+            if check.identity.removesuffix(PUSHED) in holds:
+                yield from ((name, check) for name in self.breaking(check) or (check.site,))
+            elif not check.identity.endswith(PUSHED):
+                yield from (
+                    (name, check) for name in (check.site, *check.sources) if name == check.site or name not in vouched
+                )
+
+    def breaking(self, check: Check) -> list[str]:
+        trace = self.model.run(self.batch, read=self.sites)
+        alone = ((name, self.pushed(trace, only=name)) for name in check.sources)
+        return [name for name, checks in alone if any(c.identity == check.identity and not c.ok for c in checks)]
 
     # ------------------------------------------------------------ rows and gradients
 
@@ -322,6 +339,14 @@ def scale_of(trace: Trace, site: Site) -> Tensor:
     """The scale of the one row of a site. A score may be a small sum of large products, so the row's largest counts."""
     x = trace[site][0]
     return unmasked(x).abs().amax().expand_as(x) if site.name.startswith("scores.") else x
+
+
+def mixture(
+    pattern: Float[Tensor, "batch head query key"], v: Float[Tensor, "batch pos kv_head d"], heads: int
+) -> tuple[Float[Tensor, "batch query head d"], Float[Tensor, "batch query head d"]]:
+    """The values as the pattern mixes them, each query head with its key-value head's; and the values' scale."""
+    found = torch.einsum("bhqk,bkhd->bqhd", pattern, v.repeat_interleave(heads // v.shape[2], 2))
+    return found, v.abs().amax((1, 2, 3), True).expand_as(found)
 
 
 def off(error: float, ok: bool) -> str:

@@ -77,7 +77,7 @@ def test_gradients_at_every_site_are_finite_differences(name: str, frozen: bool)
         )
         found = (up - down) / (2 * step)
         # Norms that compute in float32, and kinks, keep this from being an identity; a lost path is wrong by its share.
-        assert (found - (slopes * way).sum()).abs() < 1e-2 * slopes.norm() + 1e-6, site
+        assert (found - (slopes * way).sum()).abs() < 5e-2 * slopes.norm() + 1e-6, site
 
 
 def test_a_bare_model_has_its_sites_and_no_logits() -> None:

@@ -21,17 +21,26 @@ def test_every_activation_is_transformerlens_own(name: str) -> None:
     folder = Path(DATA or "") / name
     m, theirs = load(folder), np.load(folder / "transformerlens_cache.npz")
     arrays = {key: torch.tensor(value) for key, value in theirs.items() if key not in ("tokens", "logits")}
-    scales = [key for key in arrays if key.endswith("hook_scale")]
-    sites = {key: m.site(key).name for key in arrays if key not in scales}
-    trace = m.run(Tokens.of(torch.tensor(theirs["tokens"])), read=[*sites.values(), "logits"])
+    norms = {key for key in arrays if key.endswith(("hook_scale", "hook_normalized"))}
+    sites = {key: m.site(key).name for key in arrays if key not in norms}
+    trace = m.run(Tokens.of(torch.tensor(theirs["tokens"])), read=[*m.sites("*"), "logits"])
     for key, site in sites.items():
-        difference, scale = (
-            (trace[site] - arrays[key]).nan_to_num(posinf=0.0, neginf=0.0),
-            arrays[key].nan_to_num(neginf=0.0),
-        )
-        causal = arrays[key] > -1e4  # masked scores are minus infinity there, and the lowest number here
-        assert (difference * causal).abs().max() < 1e-4 * scale.abs().max(), key
-    assert (trace["logits"] - torch.tensor(theirs["logits"])).abs().max() < 1e-4 * trace["logits"].abs().max()
+        assert off(trace[site], arrays[key]) < 1e-4, key
+    assert off(trace["logits"], torch.tensor(theirs["logits"])) < 1e-4
+    for key in (k for k in norms if k.endswith("hook_normalized")):
+        layer = key.split(".")[1]
+        read, gain = {
+            "ln1": (f"attn_in.{layer}", f"model.layers.{layer}.input_layernorm"),
+            "ln2": (f"mlp_in.{layer}", f"model.layers.{layer}.post_attention_layernorm"),
+            "ln_final": ("final_norm", "model.norm"),
+        }[key.split(".")[-2]]
+        assert off(trace[read], arrays[key] * m.module.get_submodule(gain).weight) < 1e-4, key
+
+
+def off(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """The largest error over the scale. Masked scores are minus infinity there, and the lowest number here."""
+    seen = theirs > -1e4
+    return float(((ours - theirs)[seen].abs().max() / theirs[seen].abs().max()).detach())
 
 
 @pytest.mark.parametrize("name", ["stories260k-hf", "tinystories-656k-hf"])

@@ -55,7 +55,7 @@ def test_a_site_that_is_not_met_is_withdrawn() -> None:
 def test_rows_are_plain_values() -> None:
     found = model("gpt2").verify(batch("gpt2"))
     rows = json.loads(json.dumps(found.rows()))
-    assert set(rows[0]) == {"site", "shape", "identity", "error", "ok", "reason"}
+    assert set(rows[0]) == {"site", "shape", "identity", "error", "ok", "reason", "sources"}
     assert len(rows) == len(found) and all(row["ok"] for row in rows)
     assert "resid_post.0 = resid_mid.0 + mlp_out.0, pushed" in str(found)
     assert found.lacking["mlp_up.0"].startswith("its MLP is not gated")
