@@ -5,14 +5,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from microtome.browser.replies import Fired, Question, SessionState
+from microtome.core.errors import Refusal
 from microtome.core.session import Session
 
 LONGEST_TEXT = 4000
 TOP = 24
 
 
-class CannotOpen(RuntimeError):
+class CannotOpen(Refusal, RuntimeError):
     """The model of a run could not be loaded; the sentence says why."""
+
+
+class CannotAnswer(Refusal):
+    """The question is at fault; the sentence says how."""
 
 
 class Live:
@@ -28,11 +33,10 @@ class Live:
         return self._states.get(folder, SessionState(state="asleep", message="The model loads at the first question."))
 
     def ask(self, folder: Path, question: Question) -> Fired:
-        """What fires on a text. Raises ValueError where the question is at fault, CannotOpen where the model is."""
+        """What fires on a text. Raises CannotAnswer where the question is at fault, CannotOpen where the model is."""
         check_text(question.text)
         with self._lock:
-            session = self._session(folder)
-            return fired(session, question.text) if question.component is None else watched(session, question)
+            return answer(self._session(folder), question)
 
     def _session(self, folder: Path) -> Session:
         if folder not in self._sessions:
@@ -52,9 +56,16 @@ class Live:
 
 def check_text(text: str) -> None:
     if not text:
-        raise ValueError("There is no text. Type some.")
+        raise CannotAnswer("There is no text. Type some.")
     if len(text) > LONGEST_TEXT:
-        raise ValueError(f"The text has {len(text):,} characters; at most {LONGEST_TEXT:,} are taken. Paste less.")
+        raise CannotAnswer(f"The text has {len(text):,} characters; at most {LONGEST_TEXT:,} are taken. Paste less.")
+
+
+def answer(session: Session, question: Question) -> Fired:
+    try:
+        return fired(session, question.text) if question.component is None else watched(session, question)
+    except ValueError as error:
+        raise CannotAnswer(str(error)) from error
 
 
 def fired(session: Session, text: str) -> Fired:

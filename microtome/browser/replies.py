@@ -155,7 +155,7 @@ class SessionState(BaseModel):
     message: str
 
 
-class Refusal(BaseModel):
+class Problem(BaseModel):
     """Every error: one sentence with the remedy."""
 
     detail: str

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from microtome.core.errors import Refusal
 from microtome.store.catalog import Catalog
 from microtome.store.records import Record, Run, Summary
 
@@ -30,11 +31,15 @@ DOING = {
 }
 
 
-class NoSuchRun(LookupError):
+class NoSuchFolder(Refusal, NotADirectoryError):
+    """The folder to browse is not there."""
+
+
+class NoSuchRun(Refusal, LookupError):
     """An id that belongs to none of the runs in the folder."""
 
 
-class NotYet(LookupError):
+class NotYet(Refusal, LookupError):
     """A part of a run that has not been written, or is refused; the sentence says which and what to do."""
 
 
@@ -119,7 +124,7 @@ class Runs:
 
     def __init__(self, root: Path):
         if not root.is_dir():
-            raise NotADirectoryError(f"{root} is not a folder; give the folder that holds your runs")
+            raise NoSuchFolder(f"{root} is not a folder; give the folder that holds your runs")
         self.root = root.resolve()
         self._known: dict[str, FoundRun] = {}
 

@@ -21,19 +21,20 @@ from starlette.staticfiles import StaticFiles
 
 from microtome.browser.cards import Opened, run_card, run_page
 from microtome.browser.guard import LOOPBACK, Guard
-from microtome.browser.live import CannotOpen, Live
+from microtome.browser.live import CannotAnswer, CannotOpen, Live
 from microtome.browser.replies import (
     ComponentCard,
     Components,
     Fired,
     Found,
+    Problem,
     Question,
-    Refusal,
     RunList,
     RunPage,
     SessionState,
 )
 from microtome.browser.runs import FoundRun, NoSuchRun, NotYet, Runs
+from microtome.core.errors import NoSuchComponent, Refusal
 from microtome.core.session import Session
 
 STATIC = Path(__file__).parent / "static"
@@ -41,10 +42,10 @@ NO_PAGE = "The page has not been built: run `python hatch_build.py` in Microtome
 FOR_GOOD = {"Cache-Control": "private, max-age=31536000, immutable"}
 FRESH = {"Cache-Control": "no-cache"}
 BROKEN = (SafetensorError, FileNotFoundError, json.JSONDecodeError, sqlite3.Error)  # what half a file raises
-REFUSALS: dict[int | str, dict] = {status: {"model": Refusal} for status in (404, 409, 422, 503)}
+REFUSALS: dict[int | str, dict] = {status: {"model": Problem} for status in (404, 409, 422, 503)}
 
 
-class PortTaken(OSError):
+class PortTaken(Refusal, OSError):
     """Another program listens on the port that was asked for."""
 
 
@@ -183,11 +184,11 @@ def refuse_http(request: Request, error: Exception) -> JSONResponse:
 
 ANSWERS: dict[type[Exception], Callable[[Request, Exception], JSONResponse]] = {
     NoSuchRun: refusing(404),
-    IndexError: refusing(404),
-    NotYet: refusing(409),
-    ValueError: refusing(422),
+    NoSuchComponent: refusing(404),
+    CannotAnswer: refusing(422),
     CannotOpen: refusing(503),
     **dict.fromkeys(BROKEN, refuse_broken),
+    Refusal: refusing(409),
     RequestValidationError: refuse_question,
     StarletteHTTPException: refuse_http,
 }
