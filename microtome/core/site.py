@@ -54,7 +54,7 @@ class Site:
 
     @property
     def whole(self) -> "Site":
-        return replace(self, where=())
+        return replace(self, where=()) if self.where else self
 
     @property
     def layer(self) -> int | None:
