@@ -3,6 +3,7 @@
 import os
 import sys
 import webbrowser
+from contextlib import suppress
 from pathlib import Path
 
 from microtome.browser.server import serve
@@ -32,7 +33,8 @@ def browse(folder: Path = Path("runs"), /, *, port: int = 0, host: str = "127.0.
         if open and has_display():
             webbrowser.open(line.rsplit(" ", 1)[-1])
 
-    serve(folder, host=host, port=port, open_session=open_session, announce=announce)
+    with suppress(KeyboardInterrupt):  # the way to end it
+        serve(folder, host=host, port=port, open_session=open_session, announce=announce)
 
 
 def has_display() -> bool:

@@ -27,9 +27,9 @@ def dissect(
     dictionary: Path | None = None,
     context: int | None = None,
     held_out: float = 250e3,
-    epochs: int = 3,
+    epochs: int = 2,
     batch: int = 2048,
-    lr: float = 1e-3,
+    lr: float = 4e-3,
     seed: int = 0,
     device: str = "cpu",
     resume: bool = False,
@@ -76,10 +76,16 @@ def dissect(
     """
     folder = into or Path("runs") / f"{Path(model).name}-{site}"
     settings = Settings(
-        model=model, into=folder, site=site, text=text or [], tokens=int(tokens), width=width, k=k, dictionary=dictionary,
-        context=context, held_out=int(held_out), epochs=epochs, batch=batch, lr=lr, seed=seed, device=device,
+        model=model, into=folder, site=site, text=text or [], tokens=tokens, width=width, k=k, dictionary=dictionary,
+        context=context, held_out=held_out, epochs=epochs, batch=batch, lr=lr, seed=seed, device=device,
     )  # fmt: skip
-    summary = Dissection(settings, watcher(), resume=resume).finish()
+    if json is not None:
+        json.parent.mkdir(parents=True, exist_ok=True)
+    dissection = Dissection(settings, watcher(), resume=resume)
+    try:
+        summary = dissection.finish()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("stopped; the same command with --resume goes on from here") from None
     if json is not None:
         json.write_text(summary.model_dump_json(indent=2, by_alias=True))
     show(summary, folder)
@@ -99,7 +105,7 @@ def show(summary: Summary, folder: Path) -> None:
     console.print(table)
     console.print("explained: of the components that fire, the share whose explanation scores at least .8 on held-out text")
     console.print(f"{short(summary.tokens)} training tokens, {clock(summary.seconds)}, peak memory {summary.peak_memory_bytes / 1e9:.1f} GB")
-    console.print(f"browse it: microtome browse {folder}")
+    console.print(f"browse it: microtome browse {folder}", markup=False, soft_wrap=True)
 
 
 def cells(figures: Figures) -> list[str]:

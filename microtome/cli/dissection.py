@@ -35,8 +35,8 @@ from microtome.dictionaries.files import load_dictionary, save_dictionary
 from microtome.dictionaries.normalisation import Normalisation
 from microtome.dictionaries.objectives import AuxK, Reconstruction
 from microtome.dictionaries.sae import SAE
-from microtome.evals.reconstruction import Variance, recovered, variance
-from microtome.explain.catalog import cataloguing
+from microtome.evals.reconstruction import Variance, recovered
+from microtome.explain.catalog import Cataloguer
 from microtome.explain.rules import explain_rules
 from microtome.models.hooked import HookedModel
 from microtome.models.lens import direct_logits
@@ -48,14 +48,17 @@ from microtome.store.harvest import harvesting
 from microtome.store.notes import Notes
 from microtome.store.records import Figures, Run, Stage, Summary
 from microtome.store.shards import Activations
+from microtome.store.survey import surveying
 
+OWN = "own"  # the dictionary itself, among its baselines
+STREAM = ("embed", "resid_", "attn_out", "mlp_out")  # sites whose directions are of the residual stream
 STAGES: tuple[Stage, ...] = ("load", "harvest", "fit", "catalog", "explain", "measure", "done")
 DEAD_WINDOW = 1_000_000  # training tokens without a firing after which a latent counts as dead
 REVIVE_AFTER = 250_000  # ... after which AuxK begins to revive it
 GOOD_EXPLANATION = 0.8  # balanced accuracy, held out
 BASELINE_COMPONENTS = 512  # of each baseline explained: a sample says enough
 SAMPLE = 100_000  # rows from which units and baselines are estimated
-SPLICED = 96  # held-out windows on which cross-entropy is measured
+SPLICED = 64  # held-out windows on which cross-entropy is measured
 LOG_EVERY, SAVE_EVERY = 20, 200  # steps
 
 
@@ -73,9 +76,9 @@ class Settings(BaseModel):
     dictionary: Path | None = None  # one that was trained elsewhere, in place of fitting one
     context: int | None = Field(None, gt=1)
     held_out: int = Field(250_000, gt=0)  # tokens to catalogue and measure on
-    epochs: int = Field(3, gt=0)
+    epochs: int = Field(2, gt=0)
     batch: int = Field(2048, gt=0)
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(4e-3, gt=0)
     seed: int = 0
     device: str = "cpu"
 
@@ -226,55 +229,93 @@ class Dissection:
         saved = self.folder / "training.safetensors"
         state = load_state(saved) if saved.exists() else None
         batches = acts.batches(given.batch, epochs=given.epochs, seed=given.seed, start=state["index"] if state else 0)
-        learning = fit(sae, batches, objective, lr=given.lr, schedule=lambda step: min(1.0, (step + 1) / 50, 5 * (1 - step / steps)))
+        learning = fit(sae, batches, objective, lr=given.lr, schedule=lambda step: min(1.0, (step + 1) / 50, (1 - step / steps) / 0.7))
         if state:
             learning.load_state_dict(state)
             cut_log(self.folder / "training.jsonl", state["index"])
         return learning
 
     def _catalog(self) -> None:
-        written = self.dictionary.directions().write[:, 0].detach()
-        vocabulary = vocabulary_of(self.model)
+        """One pass over held-out text, for the catalogue, the baselines' catalogues and everybody's explained variance."""
+        dictionaries = {OWN: self.dictionary, **self.baselines}
+        variances = {name: Variance(d) for name, d in dictionaries.items()}
+        cataloguers = {
+            name: Cataloguer(dictionaries[name], self.held_out, folder, None if name == OWN else BASELINE_COMPONENTS)
+            for name, folder in self.catalogs.items()
+        }
         with self.watch.stage("catalog", len(self.held_out) * (self.context - 1), "tokens") as advance:
-            found = cataloguing(
-                self.model, self.dictionary, self.held_out, self.folder / "catalog", vocabulary=vocabulary,
-                logits=direct_logits(self.model, written), labels=LABELS if self.labelled else (), about=self._about_text(),
-            )  # fmt: skip
-            for seen in found:
+            witnesses = [*variances.values(), *cataloguers.values()]
+            for seen in surveying(self.model, witnesses, self.held_out.tokens):
                 advance(seen * (self.context - 1))
+            about = {"vocabulary": vocabulary_of(self.model), "labels": LABELS if self.labelled else (), "about": self._about_text()}
+            for name, cataloguer in cataloguers.items():
+                cataloguer.finish(**about, logits=self._logits() if name == OWN else None)
+        kept = {n: {"explained_variance": v.explained, "l0": v.l0, "dead_fraction": v.never_fired, "mean": v.mean} for n, v in variances.items()}
+        save_state(kept, self.folder / "variances.safetensors")
+
+    @cached_property
+    def baselines(self) -> dict[str, Dictionary]:
+        """What the dictionary must beat, at the same sparsity."""
+        k, generator = self._k(), torch.Generator().manual_seed(self.settings.seed + 1)
+        sample = self._sample()
+        return {
+            "random": random_dictionary(self.site, sample, len(self.dictionary), k, generator),
+            "pca": principal_components(self.site, sample, min(k, sample.shape[1])),
+            "neurons": Strongest(self._neurons(), k),
+        }
+
+    @property
+    def catalogs(self) -> dict[str, Path]:
+        """Where each catalogue is. Principal components always fire, so there is nothing to explain about when they do."""
+        return {OWN: self.folder / "catalog", "random": self.folder / ".random", "neurons": self.folder / ".neurons"}
+
+    def _logits(self) -> torch.Tensor | None:
+        """Each component's direct effect on the logits, where the site and the model have one."""
+        if not self.site.name.startswith(STREAM):
+            return None
+        return direct_logits(self.model, self.dictionary.directions().write[:, 0].detach())
 
     def _about_text(self) -> str:
         return "held-out tenth of " + (", ".join(self.settings.text) or "the standard library")
 
     def _explain(self) -> None:
-        catalog = Catalog(self.folder / "catalog")
-        with self.watch.stage("explain", len(catalog), "components") as advance:
-            found = list(explain_rules(catalog, progress=advance))
-            advance(len(catalog))
-        Notes(self.folder / "catalog" / "notes.sqlite").put(found)
+        catalogs = {name: Catalog(folder) for name, folder in self.catalogs.items()}
+        done, total = 0, sum(map(len, catalogs.values()))
+        shares = {}
+        with self.watch.stage("explain", total, "components") as advance:
+            for name, catalog in catalogs.items():
+                found = list(explain_rules(catalog, progress=lambda n, before=done: advance(before + n)))
+                shares[name] = explained_share(catalog, found)
+                if name == OWN:
+                    Notes(catalog.folder / "notes.sqlite").put(found)
+                done += len(catalog)
+        save_state(shares, self.folder / "explained.safetensors")
 
     def _measure(self) -> None:
-        baselines = self._baselines()
-        with self.watch.stage("measure", 3 + 2 * len(baselines), "figures") as advance:
-            own = variance(self.model, self.dictionary, self.held_out.tokens)
-            advance(1)
-            found = {name: self._figures(d, variance(self.model, d, self.held_out.tokens)) for name, d in baselines.items()}
-            advance(2 + len(baselines))
-            shares = self._shares(own, baselines)
-            advance(3 + 2 * len(baselines))
-        for name, figures in found.items():
-            figures.ce_recovered = shares[name]
-        self._summarise(own, shares["own"], found)
-
-    def _baselines(self) -> dict[str, Dictionary]:
-        k, generator = self._k(), torch.Generator().manual_seed(self.settings.seed + 1)
-        sample = self._sample()
-        width = len(self.dictionary)
-        return {
-            "random": random_dictionary(self.site, sample, width, k, generator),
-            "pca": principal_components(self.site, sample, min(k, sample.shape[1])),
-            "neurons": Strongest(self._neurons(), k),
+        """Cross-entropy recovered, by each dictionary at its own site against that site's mean; then the summary."""
+        found, shares = load_state(self.folder / "variances.safetensors"), load_state(self.folder / "explained.safetensors")
+        dictionaries = {OWN: self.dictionary, **self.baselines}
+        sites = dict.fromkeys(d.writes[0] for d in dictionaries.values())
+        with self.watch.stage("measure", len(sites), "sites") as advance:
+            for number, site in enumerate(sites, 1):
+                here = [name for name, d in dictionaries.items() if d.writes[0] == site]
+                mean, tokens = found[here[0]]["mean"], self.held_out.tokens[:SPLICED]
+                scores = recovered(self.model, [dictionaries[n] for n in here], mean, tokens).shares
+                for name, score in zip(here, scores, strict=True):
+                    found[name]["ce_recovered"] = score
+                advance(number)
+        figures = {
+            name: Figures(**{k: v for k, v in found[name].items() if k != "mean"}, explained_fraction=shares.get(name))
+            for name in dictionaries
         }
+        self._summarise(figures)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        for name in ("random", "neurons"):
+            shutil.rmtree(self.catalogs[name], ignore_errors=True)
+        for name in ("variances", "explained"):
+            (self.folder / f"{name}.safetensors").unlink(missing_ok=True)
 
     def _k(self) -> int:
         """Components active at once, for baselines of the same sparsity."""
@@ -293,49 +334,20 @@ class Dissection:
             return neurons(self.model, self.site.layer)
         return Coordinates(self.site, len(self.dictionary.directions().write[0, 0]))
 
-    def _figures(self, dictionary: Dictionary, found: Variance) -> Figures:
-        fraction = self._explained_sample(dictionary) if found.l0 < len(dictionary) else None
-        return Figures(explained_variance=found.explained, l0=found.l0, dead_fraction=found.never_fired, explained_fraction=fraction)
-
-    def _explained_sample(self, dictionary: Dictionary) -> float:
-        """The share of a sample of a baseline's live components that get a good explanation."""
-        folder = self.folder / ".baseline"
-        for _ in cataloguing(
-            self.model, dictionary, self.held_out, folder, vocabulary=vocabulary_of(self.model),
-            labels=LABELS if self.labelled else (), components=BASELINE_COMPONENTS,
-        ):  # fmt: skip
-            pass
-        catalog = Catalog(folder)
-        share = explained_share(catalog, list(explain_rules(catalog)))
-        shutil.rmtree(folder)
-        return share
-
-    def _shares(self, own: Variance, baselines: dict[str, Dictionary]) -> dict[str, float]:
-        """Cross-entropy recovered, by each dictionary at its own site against that site's mean."""
-        tokens = self.held_out.tokens[:SPLICED]
-        named = {"own": self.dictionary, **baselines}
-        here = [name for name in named if named[name].writes[0].name == self.site.name]
-        shares = dict(zip(here, recovered(self.model, [named[n] for n in here], own.mean, tokens).shares, strict=True))
-        for name in named.keys() - shares.keys():
-            mean = variance(self.model, named[name], tokens).mean
-            shares[name] = recovered(self.model, [named[name]], mean, tokens).shares[0]
-        return shares
-
-    def _summarise(self, own: Variance, share: float, baselines: dict[str, Figures]) -> None:
-        catalog = Catalog(self.folder / "catalog")
-        notes = Notes(catalog.folder / "notes.sqlite")
+    def _summarise(self, figures: dict[str, Figures]) -> None:
+        own = figures.pop(OWN)
+        own.dead_fraction = self._dead(own.dead_fraction)
         Summary(
-            explained_variance=own.explained, l0=own.l0, dead_fraction=self._dead(own), ce_recovered=share,
-            explained_fraction=explained_share(catalog, list(notes.best().values())), model=self.settings.model,
-            site=str(self.site), width=len(self.dictionary), k=self._k(),
-            tokens=0 if self.settings.dictionary else self.settings.epochs * len(self.activations), seconds=0.0,
-            peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, baselines=baselines,
+            **own.model_dump(), model=self.settings.model, site=str(self.site), width=len(self.dictionary), k=self._k(),
+            tokens=0 if self.settings.dictionary else len(self.activations), seconds=0.0,
+            peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, baselines=figures,
         ).write(self.folder)  # fmt: skip
 
-    def _dead(self, own: Variance) -> float:
+    def _dead(self, never_fired: float | None) -> float | None:
+        """Of a dictionary trained here, the share that did not fire in the last million training tokens."""
         saved = self.folder / "training.safetensors"
-        if not saved.exists():
-            return own.never_fired
+        if self.settings.dictionary or not saved.exists():
+            return never_fired
         silent = next(v for k, v in load_state(saved)["objective"].items() if k.endswith("silent"))
         return (silent >= DEAD_WINDOW).float().mean().item()
 

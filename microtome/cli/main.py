@@ -4,11 +4,13 @@
     3  stopped, and can be resumed                   4  skipped, because something named is absent
 """
 
+import errno
 import sys
 from collections.abc import Callable, Sequence
 
 from cyclopts import App, CycloptsError
 from cyclopts.config import Env, Toml
+from pydantic import ValidationError
 
 from microtome.core.errors import Refusal
 
@@ -22,31 +24,51 @@ app = App(
 )
 
 
-def register() -> None:
-    """Attach the commands. Their modules import torch and transformers, so `--help` alone does not wait for them."""
-    for name in ("dissect", "browse", "check", "bench"):
-        app.command(f"microtome.cli.{name}:{name}", name=name)
+# Named, not imported: their modules bring torch and transformers with them.
+for command in ("dissect", "browse", "check", "bench"):
+    app.command(f"microtome.cli.{command}:{command}", name=command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and exit with its code."""
-    register()
-    sys.exit(code_of(lambda: app(arguments, exit_on_error=False, print_error=True, result_action="return_value")))
+    """Run one command and return its exit code."""
+    return code_of(lambda: app(arguments, exit_on_error=False, print_error=False, result_action="return_value"))
 
 
 def code_of(command: Callable[[], object]) -> int:
     """The exit code of a command; what a user can mend is said in one sentence, and nothing else."""
     try:
         result = command()
-    except CycloptsError:
-        return WRONG
+    except CycloptsError as error:
+        return complain(f"{one_line(str(error))}; --help lists the arguments", WRONG)
+    except ValidationError as error:
+        return complain(sentence(error), WRONG)
     except Refusal as refusal:
-        return complain(str(refusal), WRONG)
-    except KeyboardInterrupt:
-        return complain("stopped; the same command with --resume goes on from here", STOPPED)
+        return complain(one_line(str(refusal)), WRONG)
+    except KeyboardInterrupt as stopped:
+        return complain(str(stopped) or "stopped", STOPPED)
     except OSError as error:
-        return complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", WRONG)
+        return complain(*of_the_system(error))
     return result if isinstance(result, int) else DONE if getattr(result, "ok", True) else FAILED
+
+
+def sentence(error: ValidationError) -> str:
+    """What pydantic found wrong first: of an argument of ours, or in a file of ours."""
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"])) or "the file"
+    asked = "an argument" if error.title == "Settings" else f"the {error.title.lower()}.json"
+    return f"{asked} is wrong: {where} is {first['input']!r}, and {one_line(first['msg']).lower()}"
+
+
+def of_the_system(error: OSError) -> tuple[str, int]:
+    """What the operating system refused, and the exit code. A full disk is no mistake: the work can go on later."""
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full{where}; free some space, and the same command with --resume goes on from here", STOPPED
+    return f"{error.strerror or one_line(str(error))}{where}", WRONG
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def complain(sentence: str, code: int) -> int:
@@ -55,4 +77,4 @@ def complain(sentence: str, code: int) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -39,17 +39,20 @@ class Watcher(ABC):
 
 
 class Stage:
-    """One stage: how much is done, how fast, and how long it may still take."""
+    """One stage: how much is done, how fast, and how long it may still take.
+
+    The rate is counted from the first news on: what was done before this sitting says nothing about it.
+    """
 
     def __init__(self, name: str, total: float, unit: str):
         self.name, self.total, self.unit = name, total, unit
-        self.done = self.first = 0.0
+        self.done = 0.0
+        self.first: tuple[float, float] | None = None  # when the first news came, and what was done then
         self.begun = self.shown = time.monotonic()
 
     def at(self, done: float) -> "Stage":
-        if not self.done:
-            self.first = done if done > self.total / 2 else 0.0
         self.done = done
+        self.first = self.first or (time.monotonic(), done)
         return self
 
     @property
@@ -58,7 +61,8 @@ class Stage:
 
     @property
     def rate(self) -> float:
-        return (self.done - self.first) / max(self.seconds, 1e-9)
+        since, before = self.first or (self.begun, 0.0)
+        return (self.done - before) / max(time.monotonic() - since, 1e-9)
 
     @property
     def remaining(self) -> float:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from microtome.core.codes import Codes
 from microtome.core.component import Dictionary
+from microtome.core.errors import Refusal
 from microtome.core.session import Firing
 from microtome.dictionaries.files import load_dictionary
 from microtome.models.hooked import HookedModel
@@ -23,6 +24,9 @@ class LiveSession:
     @torch.no_grad()
     def _codes(self, text: str) -> tuple[list[str], Codes]:
         inputs = self.model.inputs(text)
+        most = getattr(self.model.module.config, "max_position_embeddings", None)
+        if most is not None and inputs.ids.shape[1] > most:
+            raise Refusal(f"the text has {inputs.ids.shape[1]} tokens, and the model takes {most}; give a shorter one")
         trace = self.model.run(inputs, read=self.dictionary.reads)
         tokens = [self.model.tokenizer.decode([i]) for i in inputs.ids[0].tolist()]
         return tokens, trace.codes(self.dictionary)

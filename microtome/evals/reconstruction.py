@@ -4,7 +4,7 @@ Position 0 of every window is left out throughout: its activations are of anothe
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -16,30 +16,37 @@ from microtome.core.inputs import Tokens
 from microtome.core.measure import token_losses
 from microtome.core.model import Model
 from microtome.core.site import Site
+from microtome.core.trace import Trace
+from microtome.store.survey import surveying
 
 
-@dataclass
 class Variance:
-    """Explained variance as sums in double precision: 1 - sum |x - x̂|² / sum |x - mean|², the mean over all rows.
+    """Explained variance of a dictionary, as a witness of a survey: sums in double precision over all rows seen.
 
-    Rows are added in batches of any size, and their sizes do not matter beyond rounding.
+    explained = 1 - sum |x - x̂|² / sum |x - mean|², where x stands at the written site and the mean is over all rows.
     """
 
-    rows: int = 0
-    missed: float = 0.0
-    active: int = 0
-    sums: Tensor | float = 0.0
-    squares: float = 0.0
-    fired: Tensor | None = field(default=None, repr=False)
+    def __init__(self, dictionary: Dictionary):
+        self.dictionary, self.site = dictionary, written_site(dictionary)
+        self.sites = (*dictionary.reads, self.site)
+        self.rows = self.active = 0
+        self.missed = self.squares = 0.0
+        self.sums = torch.zeros((), dtype=torch.float64)
+        self.fired = torch.zeros(len(dictionary), dtype=torch.long)
 
-    def add(self, x: Float[Tensor, "rows d"], dictionary: Dictionary, target: Float[Tensor, "rows d"]) -> None:
-        """Count rows of the read site `x` against the same rows of the written site, `target`."""
-        codes = dictionary.encode(x)
+    def see(self, trace: Trace, first_window: int) -> None:
+        """Count a batch of windows, position 0 left out."""
+        codes, target = trace.codes(self.dictionary), trace[self.site]
         entries = codes.entries()
-        fired = torch.bincount(entries.components, minlength=codes.width)
-        self.fired = fired if self.fired is None else self.fired + fired
-        self.rows, self.active = self.rows + len(x), self.active + len(entries.values)
-        self.missed += (target - dictionary.decode(codes)).double().pow(2).sum().item()
+        counted = entries.components[entries.rows % target.shape[1] != 0]
+        self.fired += torch.bincount(counted, minlength=codes.width)
+        self.active += len(counted)
+        self.add(target[:, 1:].flatten(0, 1), self.dictionary.decode(codes)[:, 1:].flatten(0, 1))
+
+    def add(self, target: Float[Tensor, "rows d"], reconstructed: Float[Tensor, "rows d"]) -> None:
+        """Count rows against what the dictionary makes of them."""
+        self.rows += len(target)
+        self.missed += (target - reconstructed).double().pow(2).sum().item()
         self.sums = self.sums + target.double().sum(0)
         self.squares += target.double().pow(2).sum().item()
 
@@ -61,14 +68,11 @@ class Variance:
         return (self.sums / self.rows).float()
 
 
-@torch.no_grad()
 def variance(model: Model, dictionary: Dictionary, tokens: Tensor, *, batch: int = 32) -> Variance:
     """Explained variance, L0 and which components fired, over windows of tokens."""
-    found, site = Variance(), written_site(dictionary)
-    for ids in tokens.split(batch):
-        trace = model.run(Tokens.of(ids), read=[*dictionary.reads, site])
-        x, target = dictionary.gather(trace), trace[site]
-        found.add(x[:, 1:].flatten(0, 1), dictionary, target[:, 1:].flatten(0, 1))
+    found = Variance(dictionary)
+    for _ in surveying(model, [found], tokens, batch=batch):
+        pass
     return found
 
 

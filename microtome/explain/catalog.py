@@ -7,7 +7,7 @@ strongest examples and examples from each fifth of the ranks. Examples come from
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,12 @@ from torch import Tensor
 
 from microtome.core.component import Dictionary
 from microtome.core.errors import NotFinite, Refusal
-from microtome.core.inputs import Tokens
 from microtome.core.model import Model
+from microtome.core.trace import Trace
 from microtome.data.windows import Text
 from microtome.store import catalog as on_disk
 from microtome.store.catalog import COLUMNS_PER_FILE, PER_QUANTILE, QUANTILES, TOP, Catalog
+from microtome.store.survey import surveying
 from microtome.store.whole import whole
 
 BINS = 40  # of each component's histogram, equal from zero to its maximum
@@ -31,52 +32,62 @@ NEAREST = 10
 TRIPLE = np.dtype([("token", np.uint32), ("component", np.uint32), ("value", np.float32)])
 
 
-@torch.no_grad()
-def cataloguing(
+class Cataloguer:
+    """A catalogue in the making: a witness of a survey. `finish` writes it; one that was there before is begun again."""
+
+    def __init__(self, dictionary: Dictionary, text: Text, into: Path, components: int | None = None):
+        """`components` keeps only the first so many (a sample, where the order means nothing)."""
+        self.dictionary, self.text, self.into = dictionary, text, into
+        self.sites = dictionary.reads
+        self.components = len(dictionary) if components is None else min(components, len(dictionary))
+        clear(into)
+        self.spill = Spill(into, self.components)
+
+    def see(self, trace: Trace, first_window: int) -> None:
+        self.spill.add(trace.codes(self.dictionary).entries(), first_window, self.text.tokens.shape[1])
+
+    def finish(
+        self,
+        *,
+        vocabulary: list[str],
+        logits: Float[Tensor, "components vocab"] | None = None,
+        labels: Iterable[str] = (),
+        about: str = "",
+    ) -> Catalog:
+        """Write the catalogue. `logits` is each component's direct effect on the logits, where it has one."""
+        into, text = self.into, self.text
+        rows = self.spill.finish(text)
+        rows |= geometry(self.dictionary, self.components) | effects_on_logits(logits)
+        save_file({name: np.ascontiguousarray(row) for name, row in rows.items()}, into / "components.safetensors")
+        tokens, document = text.tokens.numpy().astype(np.int32), text.document.astype(np.int32)
+        save_file({"tokens": tokens, "document": document, "labels": text.labels}, into / "windows.safetensors")
+        (into / "vocabulary.json").write_text(json.dumps(vocabulary))
+        manifest = {
+            "schema": on_disk.SCHEMA, "components": self.components, "context": tokens.shape[1], "text": about,
+            "documents": text.documents, "labels": list(labels), "tokens": len(text) * (tokens.shape[1] - 1),
+        }  # fmt: skip
+        with whole(into / "manifest.json") as path:
+            path.write_text(json.dumps(manifest, indent=1))
+        return Catalog(into)
+
+
+def catalog(
     model: Model,
     dictionary: Dictionary,
     text: Text,
-    into: Path,
+    into: Path | str,
     *,
     vocabulary: list[str],
     logits: Float[Tensor, "components vocab"] | None = None,
     labels: Iterable[str] = (),
     about: str = "",
-    components: int | None = None,
     batch: int = 32,
-) -> Iterator[int]:
-    """Build a catalogue, yielding the number of windows seen so far. One that is there already is begun again.
-
-    `logits` is each component's direct effect on the logits, where it has one. `components` keeps only the first so many
-    (a sample, where the order means nothing).
-    """
-    kept = len(dictionary) if components is None else min(components, len(dictionary))
-    clear(into)
-    spill = Spill(into, kept)
-    for start in range(0, len(text), batch):
-        ids = text.tokens[start : start + batch]
-        trace = model.run(Tokens.of(ids), read=dictionary.reads)
-        spill.add(trace.codes(dictionary).entries(), start, ids.shape[1])
-        yield min(start + batch, len(text))
-    rows = spill.finish(text)
-    rows |= geometry(dictionary, kept) | effects_on_logits(logits)
-    save_file({name: np.ascontiguousarray(row) for name, row in rows.items()}, into / "components.safetensors")
-    arrays = {"tokens": text.tokens.numpy().astype(np.int32), "document": text.document.astype(np.int32), "labels": text.labels}
-    save_file(arrays, into / "windows.safetensors")
-    (into / "vocabulary.json").write_text(json.dumps(vocabulary))
-    manifest = {
-        "schema": on_disk.SCHEMA, "components": kept, "context": text.tokens.shape[1], "text": about,
-        "documents": text.documents, "labels": list(labels), "tokens": len(text) * (text.tokens.shape[1] - 1),
-    }  # fmt: skip
-    with whole(into / "manifest.json") as path:
-        path.write_text(json.dumps(manifest, indent=1))
-
-
-def catalog(model: Model, dictionary: Dictionary, text: Text, into: Path | str, **settings: object) -> Catalog:
-    """Build a catalogue to the end and open it; see `cataloguing`."""
-    for _ in cataloguing(model, dictionary, text, Path(into), **settings):
+) -> Catalog:
+    """Catalogue every component of a dictionary over text, in one pass, and open what was written."""
+    cataloguer = Cataloguer(dictionary, text, Path(into))
+    for _ in surveying(model, [cataloguer], text.tokens, batch=batch):
         pass
-    return Catalog(Path(into))
+    return cataloguer.finish(vocabulary=vocabulary, logits=logits, labels=labels, about=about)
 
 
 def clear(folder: Path) -> None:

@@ -225,25 +225,14 @@ class Not:
 
 
 @dataclass(frozen=True)
-class Clause:
-    """All of these conditions at once."""
+class Rule:
+    """All of these conditions at once: at most three."""
 
     conditions: tuple[Condition, ...]
 
-    def holds(self, reading: Reading, places: Int[np.ndarray, "n"]) -> Bool[np.ndarray, "n"]:
-        return np.logical_and.reduce([c.holds(reading, places) for c in self.conditions])
-
-
-@dataclass(frozen=True)
-class Rule:
-    """Any of these clauses."""
-
-    clauses: tuple[Clause, ...]
-
     @classmethod
     def of(cls, *conditions: Condition) -> "Rule":
-        """A rule of one clause."""
-        return cls((Clause(conditions),))
+        return cls(conditions)
 
     def holds(self, reading: Reading, places: Int[np.ndarray, "n"]) -> Bool[np.ndarray, "n"]:
-        return np.logical_or.reduce([c.holds(reading, places) for c in self.clauses])
+        return np.logical_and.reduce([c.holds(reading, places) for c in self.conditions])

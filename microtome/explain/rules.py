@@ -2,8 +2,7 @@
 
 A rule is at most three conditions at once, each of them about the token itself or what stands before it: which token
 it is (one of a small set), which token stood one, two or three before or began the line, a token among the last few, a
-fact (labels of the text, spelling, repetition), or the opposite of one. Or it is two such clauses, "this; or that":
-many components have two uses.
+fact (labels of the text, spelling, repetition), or the opposite of one.
 
 All pairs of conditions are tried. With X (places x conditions) of zeros and ones and w each place's weight in the
 balanced accuracy (positive for positives, negative for negatives, summing to 0),
@@ -12,7 +11,7 @@ balanced accuracy (positive for positives, negative for negatives, summing to 0)
 
 and negations follow without counting again: (a and not b) is G[a, a] - G[a, b]. The best few pairs are then lengthened
 by every third condition. The best rule of two conditions has to beat the best of one by more than the noise of their
-difference (and so on for three, and for a second clause): where the data cannot tell them apart the shorter rule wins.
+difference (and so on for three): where the data cannot tell them apart the shorter rule wins.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from microtome.explain.conditions import NOTHING, Clause, Condition, Fact, Not, Reading, Recently, Rule, TokenIs
+from microtome.explain.conditions import NOTHING, Condition, Fact, Not, Reading, Recently, Rule, TokenIs
 from microtome.explain.evidence import (
     THRESHOLD,
     Evidence,
@@ -37,7 +36,7 @@ from microtome.explain.sentences import sentence
 from microtome.store.catalog import Catalog, Column
 from microtome.store.notes import Explanation
 
-VERSION = 1
+VERSION = 2
 MOST = 300  # positives of each part
 SIZES = (1, 2, 3, 5, 8, 12)  # of sets of tokens
 SUPPORT = 2  # positives that a named token must have, and standard errors above nothing that its gain must be
@@ -126,10 +125,10 @@ class Explainer:
         return balanced_accuracy(evidence, rule.holds(self.reading, evidence.places))
 
     def record(self, proposal: Proposal, score: Score) -> dict:
-        seen, clauses = self.score(proposal.rule, proposal.seen), proposal.rule.clauses
+        seen = self.score(proposal.rule, proposal.seen)
         return {
             "version": VERSION, "seed": self.seed, "threshold": proposal.threshold,
-            "clauses": [[self.supported(c, proposal.seen) for c in clause.conditions] for clause in clauses],
+            "conditions": [self.supported(c, proposal.seen) for c in proposal.rule.conditions],
             "true_positive_rate": score.true_positive_rate,
             "true_negative_rate_random": score.true_negative_rate_random,
             "true_negative_rate_hard": score.true_negative_rate_hard,
@@ -229,21 +228,10 @@ def best_token_rule(reading: Reading, evidence: Evidence) -> Rule:
 
 
 def best_rule(reading: Reading, evidence: Evidence) -> Rule:
-    """The best clause, and a second one for what it leaves, if the two together are clearly better."""
-    weights = evidence.weights
-    first, holds = best_clause(reading, evidence.places, weights)
-    second, also = best_clause(reading, evidence.places, np.where(holds, 0.0, weights))
-    return Rule((first, second)) if clearly_better(holds | also, holds, weights) else Rule((first,))
-
-
-def best_clause(
-    reading: Reading, places: Int[np.ndarray, "places"], weights: Float[np.ndarray, "places"]
-) -> tuple[Clause, Bool[np.ndarray, "places"]]:
-    """The conjunction of at most three conditions with the largest weight, and where it holds."""
-    found = candidates(reading, places, weights)
-    literals = best_conjunction(found.answers.astype(np.float32), weights, found.prices)
-    conditions = [found.conditions[n] if yes else Not(found.conditions[n]) for n, yes in literals]
-    return Clause(tuple(conditions)), held(found.answers, literals)
+    """The conjunction of at most three conditions with the largest weight."""
+    found = candidates(reading, evidence.places, evidence.weights)
+    literals = best_conjunction(found.answers.astype(np.float32), evidence.weights, found.prices)
+    return Rule(tuple(found.conditions[n] if yes else Not(found.conditions[n]) for n, yes in literals))
 
 
 Literal = tuple[int, bool]  # a condition's number, and whether it must hold (or must not)

@@ -3,18 +3,14 @@
 import re
 from collections.abc import Sequence
 
-from microtome.explain.conditions import RECENT, Clause, Condition, Fact, Not, Recently, Rule, TokenIs
+from microtome.explain.conditions import RECENT, Condition, Fact, Not, Recently, Rule, TokenIs
 
 PLACES = ("in ", "at ", "after ", "first on", "seen ", "continuing")
 
 
 def sentence(rule: Rule, vocabulary: Sequence[str]) -> str:
-    return "; or ".join(clause_in_words(c, vocabulary) for c in rule.clauses)
-
-
-def clause_in_words(clause: Clause, vocabulary: Sequence[str]) -> str:
     """The token first, then what kind of thing it is, then what stood before, then where, then what is ruled out."""
-    return ", ".join(phrase(c, vocabulary) for c in sorted(clause.conditions, key=rank))
+    return ", ".join(phrase(c, vocabulary) for c in sorted(rule.conditions, key=rank))
 
 
 def rank(condition: Condition) -> int:

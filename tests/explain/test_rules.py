@@ -48,7 +48,7 @@ def test_a_planted_rule_is_found_through_noise(name: str) -> None:
     found = next(planted.explainer(TEXT).explain({7: column}))
     assert found.score >= 0.95
     assert found.low <= found.score <= found.high
-    assert plain(found.evidence["clauses"][0]) == plain([c.words() for c in PLANTED[name]])
+    assert plain(found.evidence["conditions"]) == plain([c.words() for c in PLANTED[name]])
 
 
 def plain(conditions: list[dict]) -> set[str]:
