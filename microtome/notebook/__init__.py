@@ -5,6 +5,7 @@ described once, as a page of headings, sentences, tables and shaded tokens, and 
 """
 
 import sys
+import warnings
 
 from microtome.core.component import Component, Dictionary
 from microtome.core.errors import Refusal
@@ -61,6 +62,7 @@ def register() -> None:
 
 def load_ipython_extension(shell: object) -> None:
     """What `%load_ext microtome.notebook` calls."""
+    warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm's, of a widget package that is not needed here
     formatters = shell.display_formatter.formatters
     for kind in describe.registry.keys() - set(IN_PLACE):
         formatters["text/html"].for_type(kind, html)

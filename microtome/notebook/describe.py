@@ -242,7 +242,7 @@ def _(catalog: Catalog) -> Page:
     shown = [e.component for e in scored] or catalog.components["count"].argsort()[::-1].tolist()
     rows = [[str(i), f"{catalog.components['count'][i] / catalog.tokens_seen:.2%}", peaks(catalog, i), *said(best.get(i))] for i in shown[:MOST_ROWS // 2]]
     live = int((catalog.components["count"] > 0).sum())
-    words = f"{len(catalog):,} components, {live:,} of which fired on {catalog.tokens_seen:,} tokens: {catalog.manifest['text']}"
+    words = f"{len(catalog):,} components, {live:,} of which fired on {catalog.tokens_seen:,} tokens {catalog.manifest['text']}".rstrip()
     columns = ("component", "fires on", "most strongly on", "explanation", "score")
     return Page.of(Heading(f"catalogue {catalog.folder}"), Sentence(words), Table(columns, rows, numeric=(0, 1, 4)))
 
