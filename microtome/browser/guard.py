@@ -41,7 +41,7 @@ class Guard:
     `hosts` are the names (without port) under which it may be addressed.
     """
 
-    def __init__(self, app: ASGIApp, token: str, hosts: tuple[str, ...] = LOOPBACK):
+    def __init__(self, app: ASGIApp, token: str, hosts: tuple[str, ...] = LOOPBACK) -> None:
         if len(token) < 16:
             raise ValueError(f"a token of {len(token)} characters can be guessed; use at least 16")
         self.app, self.token, self.hosts = app, token, hosts

@@ -23,7 +23,7 @@ class CannotAnswer(Refusal):
 class Live:
     """The sessions of a server. One lock serialises all model work: two forward passes at once only slow each other."""
 
-    def __init__(self, open_session: Callable[[Path], Session]):
+    def __init__(self, open_session: Callable[[Path], Session]) -> None:
         self.open_session = open_session
         self._lock = threading.Lock()
         self._sessions: dict[Path, Session] = {}

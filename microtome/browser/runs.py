@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
@@ -84,8 +84,8 @@ class FoundRun:
         return next((part for part in parts if part.is_symlink() and not self.leads_inside(part)), None)
 
     @property
-    def state(self) -> str:
-        """ "done", "unfinished" or "unreadable"."""
+    def state(self) -> Literal["done", "unfinished", "unreadable"]:
+        """How far this run can be shown."""
         if self.run is None or self.leads_out is not None:
             return "unreadable"
         return "done" if self.summary is not None and self.has_catalog else "unfinished"
@@ -122,7 +122,7 @@ class FoundRun:
 class Runs:
     """The runs under `root`, looked for again at every listing, since other programs write them meanwhile."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path) -> None:
         if not root.is_dir():
             raise NoSuchFolder(f"{root} is not a folder; give the folder that holds your runs")
         self.root = root.resolve()

@@ -38,7 +38,9 @@ from microtome.core.errors import NoSuchComponent, Refusal
 from microtome.core.session import Session
 
 STATIC = Path(__file__).parent / "static"
-NO_PAGE = "The page has not been built: run `python hatch_build.py` in Microtome's source folder. /api works without it."
+NO_PAGE = (
+    "The page has not been built: run `python hatch_build.py` in Microtome's source folder. /api works without it."
+)
 FOR_GOOD = {"Cache-Control": "private, max-age=31536000, immutable"}
 FRESH = {"Cache-Control": "no-cache"}
 BROKEN = (SafetensorError, FileNotFoundError, json.JSONDecodeError, sqlite3.Error)  # what half a file raises
@@ -52,7 +54,7 @@ class PortTaken(Refusal, OSError):
 class Shelf:
     """The runs of one folder with their opened catalogues, each opened at most once for each time it is written."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path) -> None:
         self.runs = Runs(folder)
         self._opened: dict[str, Opened] = {}
 
@@ -212,7 +214,7 @@ def serve(
     app = create_app(folder, token, open_session, (*LOOPBACK, host, *(own_addresses() if open_to_all else ())))
     listening = listen(host, port)
     if open_to_all:
-        warnings.warn(f"listening on {host}: whoever reaches this machine and has the token reads the runs", stacklevel=2)
+        warnings.warn(f"listening on {host}: who reaches this machine and has the token reads the runs", stacklevel=2)
     name = "127.0.0.1" if host == "0.0.0.0" else host
     announce(f"Microtome is at http://{name}:{listening.getsockname()[1]}/?token={token}")
     uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listening])

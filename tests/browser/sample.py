@@ -148,9 +148,13 @@ def run_record(stage: str, site: str = "resid_post.2") -> Run:
 
 def summary() -> Summary:
     baselines = {
-        "random": Figures(explained_variance=0.21, l0=32, dead_fraction=0.0, ce_recovered=0.34, explained_fraction=0.04),
+        "random": Figures(
+            explained_variance=0.21, l0=32, dead_fraction=0.0, ce_recovered=0.34, explained_fraction=0.04
+        ),
         "pca": Figures(explained_variance=0.71, l0=32, dead_fraction=0.0, ce_recovered=0.72, explained_fraction=0.11),
-        "neurons": Figures(explained_variance=0.48, l0=32, dead_fraction=0.02, ce_recovered=0.55, explained_fraction=0.19),
+        "neurons": Figures(
+            explained_variance=0.48, l0=32, dead_fraction=0.02, ce_recovered=0.55, explained_fraction=0.19
+        ),
     }
     return Summary(
         model="specimen", site="resid_post.2", width=COMPONENTS, k=32, tokens=2_000_000, seconds=1284.0,
@@ -163,7 +167,8 @@ def training_log() -> str:
     steps = range(0, 4001, 20)
     lines = [
         json.dumps({
-            "step": step, "tokens": step * 512, "loss": 0.12 + 0.9 * 0.998**step, "explained_variance": 0.9 - 0.8 * 0.997**step,
+            "step": step, "tokens": step * 512, "loss": 0.12 + 0.9 * 0.998**step,
+            "explained_variance": 0.9 - 0.8 * 0.997**step,
             "l0": 32.0, "dead_fraction": 0.3 * 0.999**step, "learning_rate": 3e-4,
         })
         for step in steps
@@ -191,7 +196,9 @@ class SampleSession:
 
     def __init__(self, folder: Path, seconds: float = 0.0):
         time.sleep(seconds)
-        self.vocabulary = {token: id for id, token in enumerate(json.loads((folder / "catalog/vocabulary.json").read_text()))}
+        self.vocabulary = {
+            token: id for id, token in enumerate(json.loads((folder / "catalog/vocabulary.json").read_text()))
+        }
 
     def fire(self, text: str, top: int) -> Firing:
         tokens = split(text)

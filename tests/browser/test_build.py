@@ -101,14 +101,16 @@ def test_an_old_node_is_none(hook: ModuleType, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     assert hook.system_npm() is None
     (tmp_path / "node").write_text("#!/bin/sh\necho v20.19.0\n")
-    assert hook.system_npm() == tmp_path / "npm"
+    assert hook.system_npm() == [str(tmp_path / "npm")]
 
 
-def test_an_npm_that_fails_is_told(hook: ModuleType, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_npm_that_fails_is_told(
+    hook: ModuleType, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     npm = tmp_path / "npm"
     npm.write_text("#!/bin/sh\nexit 3\n")
     npm.chmod(0o755)
-    monkeypatch.setattr(hook, "system_npm", lambda: npm)
+    monkeypatch.setattr(hook, "system_npm", lambda: [str(npm)])
     with pytest.raises(hook.NoPage, match="`npm ci --no-audit --no-fund` failed"):
         hook.build(project)
 
@@ -120,7 +122,7 @@ def test_node_is_asked_for_only_where_it_is_needed(
     asked = hook.PageHook(str(project), {}, None, None, str(project), "wheel")
     monkeypatch.setattr(hook, "system_npm", lambda: None)
     assert asked.dependencies() == [hook.NODE_FROM_PYPI]
-    monkeypatch.setattr(hook, "system_npm", lambda: Path("npm"))
+    monkeypatch.setattr(hook, "system_npm", lambda: ["npm"])
     assert asked.dependencies() == []
     put_page(project)
     monkeypatch.setattr(hook, "system_npm", lambda: None)

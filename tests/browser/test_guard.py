@@ -57,7 +57,16 @@ def test_the_token_admits_as_bearer_or_cookie(app: FastAPI) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:8000", "127.0.0.1/x?", "127.0.0.1@evil.example", "127.0.0.1:8000,evil", "", "127.0.0.1:x"]
+    "host",
+    [
+        "evil.example",
+        "evil.example:8000",
+        "127.0.0.1/x?",
+        "127.0.0.1@evil.example",
+        "127.0.0.1:8000,evil",
+        "",
+        "127.0.0.1:x",
+    ],
 )
 def test_another_name_for_this_machine_is_refused_even_with_the_token(app: FastAPI, host: str) -> None:
     assert ask(app, "/api/runs", BEARER | {"host": host}).status == 400

@@ -238,7 +238,10 @@ def test_the_page_says_that_the_model_is_loading_or_why_it_did_not(page, run: st
     page.get_by_role("button", name="Run").click()
     expect(page.get_by_text("The model is being loaded.")).to_be_visible()
     page.unroute("**/fire")
-    page.route("**/fire", lambda route: route.fulfill(status=503, json={"detail": "The model of this run cannot be loaded: no."}))
+    page.route(
+        "**/fire",
+        lambda route: route.fulfill(status=503, json={"detail": "The model of this run cannot be loaded: no."}),
+    )
     page.reload()
     page.get_by_label("Text to try").fill("def")
     page.get_by_role("button", name="Run").click()
@@ -287,7 +290,14 @@ def test_a_server_that_is_gone_is_told(page, run: str) -> None:
     expect(page.get_by_text("The server answered 500.")).to_be_visible()
 
 
-PAGES = ("#/", "{run}", "{run}?words=keyword", "{run}/component/42", "{run}/component/24", "{run}/text?text=def+area%28self%29")
+PAGES = (
+    "#/",
+    "{run}",
+    "{run}?words=keyword",
+    "{run}/component/42",
+    "{run}/component/24",
+    "{run}/text?text=def+area%28self%29",
+)
 
 
 def settled(page) -> None:
@@ -305,7 +315,11 @@ def test_everybody_can_read_every_page(page, run: str, theme: str) -> None:
         settled(page)
         page.evaluate(AXE.read_text() + "; 0")
         found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
-        grave = {it["id"]: [node["target"] for node in it["nodes"]] for it in found if it["impact"] in ("serious", "critical")}
+        grave = {
+            it["id"]: [node["target"] for node in it["nodes"]]
+            for it in found
+            if it["impact"] in ("serious", "critical")
+        }
         assert grave == {}, f"{hash} in {theme}"
 
 
@@ -315,6 +329,12 @@ def test_a_narrow_screen_is_not_scrolled_sideways(page, run: str) -> None:
         opened(page, hash.format(run=run))
         settled(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, hash
+
+
+def test_a_narrow_table_keeps_its_explanations_readable(page, run: str) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    opened(page, run)
+    assert rows(page).first.locator(".what").bounding_box()["width"] > 120
 
 
 def test_the_theme_is_chosen_and_remembered(page) -> None:

@@ -1,4 +1,4 @@
-"""Every address of the API, and every way in which a run can be unfinished, broken or elsewhere: sentences, never a 500."""
+"""Every address of the API, and every way in which a run can be unfinished or broken: sentences, never a 500."""
 
 import json
 import shutil
