@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-Advance = Callable[[float], None]
+Number = int | float
+Advance = Callable[[Number], None]
 PLAIN_EVERY = 5.0  # seconds
 
 
@@ -25,7 +26,7 @@ class Watcher(ABC):
         """Draw the stage as it stands."""
 
     @contextmanager
-    def stage(self, name: str, total: float, unit: str) -> Iterator[Advance]:
+    def stage(self, name: str, total: Number, unit: str) -> Iterator[Advance]:
         """A stage that ends at `total` units: call what it yields with the units done so far."""
         stage = Stage(name, total, unit)
         try:
@@ -44,13 +45,13 @@ class Stage:
     The rate is counted from the first news on: what was done before this sitting says nothing about it.
     """
 
-    def __init__(self, name: str, total: float, unit: str):
+    def __init__(self, name: str, total: Number, unit: str):
         self.name, self.total, self.unit = name, total, unit
-        self.done = 0.0
-        self.first: tuple[float, float] | None = None  # when the first news came, and what was done then
+        self.done: Number = 0
+        self.first: tuple[float, Number] | None = None  # when the first news came, and what was done then
         self.begun = self.shown = time.monotonic()
 
-    def at(self, done: float) -> "Stage":
+    def at(self, done: Number) -> "Stage":
         self.done = done
         self.first = self.first or (time.monotonic(), done)
         return self
@@ -124,7 +125,7 @@ def watcher() -> Watcher:
     return Live(console) if console.is_terminal else Plain()
 
 
-def short(number: float) -> str:
+def short(number: Number) -> str:
     """2000000 as 2.0M, 512 as 512."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
@@ -132,7 +133,7 @@ def short(number: float) -> str:
     return f"{number:.0f}"
 
 
-def clock(seconds: float) -> str:
+def clock(seconds: Number) -> str:
     """75 as 1:15, 4000 as 1:06:40."""
     if seconds > 359_999:
         return "?"

@@ -7,7 +7,7 @@ its begin-of-text token where it has one. Position 0 is left out of every statis
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from microtome.data.text import Document
 Labeller = Callable[[str, Int[np.ndarray, "tokens 2"]], Bool[np.ndarray, "tokens labels"]]
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """What is asked of a Hugging Face tokenizer."""
 

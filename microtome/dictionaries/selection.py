@@ -65,8 +65,8 @@ def _blocks(x: Tensor, weights: Tensor, fast: bool) -> list[tuple[Tensor, Tensor
 def _top_block(block: tuple[Tensor, Tensor, Tensor], weights: Tensor, bias: Tensor, k: int, fast: bool) -> tuple[Tensor, Tensor]:
     rows, searched, buffer = block
     torch.addmm(bias.to(searched.dtype), rows.to(searched.dtype), searched.T, out=buffer)
-    if not fast or len(weights) <= k + SPARE:
-        return largest(buffer.to(rows.dtype), k)
+    if not fast:
+        return largest(buffer, k)
     _, candidates = largest(buffer, k + SPARE)
     exact = gather_dot(rows, weights, candidates) + bias[candidates]
     best = exact.topk(k, 1, sorted=False)
@@ -84,5 +84,6 @@ def top_linear(
     x: Float[Tensor, "rows d"], weights: Float[Tensor, "n d"], bias: Float[Tensor, "n"], k: int, fast: bool | None = None
 ) -> tuple[Float[Tensor, "rows k"], Int[Tensor, "rows k"]]:
     """The k largest of `x weights.T + bias` in each row, and which; with gradients as sparse as they are."""
-    searched = fast_bfloat16(x.device) and x.dtype == torch.float32 if fast is None else fast
+    wanted = fast_bfloat16(x.device) and x.dtype == torch.float32 if fast is None else fast
+    searched = wanted and len(weights) > k + SPARE  # else every component would be a candidate
     return _TopLinear.apply(x.contiguous(), weights, bias, k, searched)

@@ -1,0 +1,148 @@
+"""What holds of every dictionary: its shapes, its codes, what its components write, and how it stands in a network."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import microtome.core.linear
+import microtome.dictionaries.baselines
+import microtome.dictionaries.sae
+from microtome.core.codes import DenseCodes
+from microtome.core.component import Dictionary
+from microtome.core.edit import ablate, masked, scale
+from microtome.core.linear import Coordinates, Linear, Neurons
+from microtome.core.site import Site
+from microtome.data.windows import Window
+from microtome.dictionaries.activation_functions import Activation, ReLU, TopK
+from microtome.dictionaries.baselines import Strongest, principal_components, random_dictionary
+from microtome.dictionaries.normalisation import Normalisation
+from microtome.dictionaries.sae import SAE
+from microtome.models.hooked import HookedModel
+from microtome.store.harvest import harvest
+from tests import toys
+from tests.toys import NEURONS, WIDTH
+
+RESID = Site("resid_post.0")
+NETWORK = toys.residual()
+
+
+def activations() -> Tensor:
+    ids = torch.randint(toys.VOCAB, (40, 8), generator=torch.Generator().manual_seed(0))
+    return NETWORK.run(toys.Tokens.of(ids), read=[RESID])[RESID].flatten(0, 1)
+
+
+def sae(activation: Activation) -> SAE:
+    made = SAE(RESID, WIDTH, 30, activation, Normalisation.of(activations()), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        made.b_dec.copy_(torch.linspace(-1, 1, WIDTH))
+    return made.requires_grad_(False)
+
+
+def neurons() -> Neurons:
+    one, _, two = NETWORK.module.layers[0].mlp
+    return Neurons(Site("mlp_in.0"), Site("mlp_out.0"), one.weight, one.bias, two.weight.T, two.bias)
+
+
+def after_the_nonlinearity() -> Coordinates:
+    two = NETWORK.module.layers[0].mlp[2]
+    return Coordinates(Site("mlp_act.0", "batch pos neuron"), NEURONS, Site("mlp_out.0"), two.weight.T, two.bias)
+
+
+DICTIONARIES: dict[str, Callable[[], Dictionary]] = {
+    "Linear": lambda: Linear(RESID, Site("mlp_out.1"), torch.randn(5, WIDTH), torch.randn(5, WIDTH)).requires_grad_(False),
+    "Linear, in place": lambda: Linear(RESID, RESID, torch.randn(5, WIDTH), offset=torch.ones(WIDTH)).requires_grad_(False),
+    "Neurons": neurons,
+    "Coordinates": lambda: Coordinates(RESID, WIDTH),
+    "Coordinates, writing elsewhere": after_the_nonlinearity,
+    "SAE, TopK": lambda: sae(TopK(4)),
+    "SAE, ReLU": lambda: sae(ReLU()),
+    "Strongest": lambda: Strongest(neurons(), 3),
+    "Strongest of an SAE": lambda: Strongest(sae(TopK(4)), 2),
+    "random": lambda: random_dictionary(RESID, activations(), 30, 4, torch.Generator().manual_seed(0)),
+    "principal components": lambda: principal_components(RESID, activations(), 3),
+}
+
+
+@pytest.fixture(params=DICTIONARIES)
+def dictionary(request: pytest.FixtureRequest) -> Dictionary:
+    return DICTIONARIES[request.param]()
+
+
+def close(one: Tensor, other: Tensor) -> None:
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def inputs_of(dictionary: Dictionary, *lead: int) -> Tensor:
+    return torch.randn(*lead, dictionary.directions().read.shape[-1])
+
+
+def final_classes(kind: type) -> set[type]:
+    below = kind.__subclasses__()
+    return {kind} if not below else set().union(*map(final_classes, below))
+
+
+def test_every_dictionary_and_every_activation_of_the_package_is_here() -> None:
+    made = [make() for make in DICTIONARIES.values()]
+    ours = {c for c in final_classes(Dictionary) if c.__module__.startswith("microtome.")}
+    assert ours <= {type(d) for d in made}
+    ours = {c for c in final_classes(Activation) if c.__module__.startswith("microtome.")}
+    assert ours <= {type(d.activation) for d in made if isinstance(d, SAE)}
+
+
+@pytest.mark.parametrize("lead", [(), (3,), (2, 3), (2, 1, 3)])
+def test_any_leading_shape_goes_in_and_comes_out(dictionary: Dictionary, lead: tuple[int, ...]) -> None:
+    x = inputs_of(dictionary, *lead)
+    codes = dictionary.encode(x)
+    assert codes.shape == lead and codes.width == len(dictionary)
+    assert dictionary.decode(codes).shape == (*lead, dictionary.directions().write.shape[-1])
+    flat = dictionary.encode(x.reshape(-1, x.shape[-1]))
+    close(codes.dense().reshape(-1, len(dictionary)), flat.dense())
+
+
+def test_sparse_codes_decode_as_dense_ones(dictionary: Dictionary) -> None:
+    codes = dictionary.encode(inputs_of(dictionary, 2, 5))
+    close(dictionary.decode(codes), dictionary.decode(DenseCodes(codes.dense())))
+
+
+def test_a_component_writes_what_decoding_lacks_without_it(dictionary: Dictionary) -> None:
+    codes = dictionary.encode(inputs_of(dictionary, 4))
+    nothing = dictionary.decode(codes.scaled(torch.zeros(len(dictionary))))
+    for index in range(len(dictionary)):
+        only = torch.zeros(len(dictionary))
+        only[index] = 1.0
+        written = dictionary.contribution(codes, index)
+        close(written, dictionary.decode(codes.scaled(only)) - nothing)
+        close(written, codes.of(index)[:, None] * dictionary[index].direction)
+    total = sum(dictionary.contribution(codes, index) for index in range(len(dictionary)))
+    close(dictionary.decode(codes), nothing + total)
+
+
+def test_ablating_removes_the_activity_times_the_direction(dictionary: Dictionary, network: HookedModel) -> None:
+    inputs, site = toys.rows(ragged=True), dictionary.writes[0]
+    before = network.run(inputs, read=[site, *dictionary.reads])
+    codes = before.codes(dictionary)
+    index = int(codes.entries().components.bincount().argmax())
+    left = network.run(inputs, read=[site], edit=[ablate(dictionary[index])])[site]
+    close(before[site] - left, codes.of(index)[..., None] * dictionary[index].direction)
+    twice = network.run(inputs, read=[site], edit=[scale(dictionary[index], 2.0)])[site]
+    close(twice - before[site], before[site] - left)
+
+
+def test_splicing_with_the_error_kept_changes_nothing(dictionary: Dictionary, network: HookedModel) -> None:
+    inputs = toys.rows(ragged=True, left=True)
+    kept = network.run(inputs, edit=[masked(dictionary, torch.ones(len(dictionary)))])
+    close(kept["logits"], network.run(inputs)["logits"])
+
+
+def test_harvesting_and_then_reading_gives_what_a_run_gives_to_the_precision_of_storage(
+    dictionary: Dictionary, network: HookedModel, tmp_path: Path
+) -> None:
+    ids = torch.randint(toys.VOCAB, (12, 8), generator=torch.Generator().manual_seed(1))
+    windows = (Window(row.numpy(), "a text", torch.zeros(8, 0, dtype=torch.bool).numpy()) for row in ids)
+    stored = harvest(network, windows, dictionary.reads[0], 10**6, tmp_path)
+    now = dictionary.gather(network.run(toys.Tokens.of(ids), read=dictionary.reads))[:, 1:].flatten(0, 1)
+    missed = stored.rows(torch.arange(len(stored))) - now
+    assert (missed.norm(dim=1) <= 2**-6 * now.norm(dim=1).mean()).all()  # bfloat16 has 8 bits, and is worked in where it is quicker
