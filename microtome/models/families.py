@@ -48,8 +48,8 @@ ORDER = (
     "resid_mid", "mlp_in", "mlp_pre", "mlp_up", "mlp_act", "mlp_out_raw", "mlp_out", "resid_post",
 )  # fmt: skip
 HEADS, PATTERN, STREAM = "batch pos head d", "batch head query key", "batch pos d"
-AXES = (
-    dict.fromkeys(ORDER, STREAM)
+AXES: dict[str, str] = (
+    dict.fromkeys(map(str, ORDER), STREAM)
     | dict.fromkeys(("q_raw", "k_raw", "q", "k", "v", "z"), HEADS)
     | dict.fromkeys(("scores", "pattern"), PATTERN)
 )
@@ -456,7 +456,8 @@ class Found:
     """A layout on one model: full paths, and one of each site for every layer."""
 
     def __init__(self, module: nn.Module, layout: Layout) -> None:
-        self.module, self.layout, self.config = module, layout, module.config
+        self.module, self.layout = module, layout
+        self.config: Any = module.config
         # A bare model, without a head, stands one level higher.
         base = getattr(module, "base_model", None) is module
         self.prefix = f"{module.base_model_prefix}." if base else ""
@@ -474,7 +475,7 @@ class Found:
         kv_heads = getattr(c, "num_key_value_heads", None) or heads
         head_dim = getattr(c, "head_dim", None) or c.hidden_size // heads
         layers = self.path(self.layout.layers)
-        for i in range(len(self.module.get_submodule(layers))):
+        for i, _ in enumerate(self.module.get_submodule(layers).children()):
             yield Block(f"{layers}.{i}", heads, kv_heads, head_dim, inner)
 
     def sites(self) -> Iterator[Sited]:
@@ -501,13 +502,14 @@ class Found:
 
     def equations(self) -> Iterator[Equation]:
         """What must hold, in full names."""
-        for i, block in enumerate(self.blocks()):
+        blocks = list(self.blocks())
+        for i, block in enumerate(blocks):
             for e in self.layout.equations:
                 yield Equation(f"{e.target}.{i}", tuple(f"{s}.{i}" for s in e.sources), tuple(map(block.at, e.through)))
             if i:
                 yield Equation(f"resid_pre.{i}", (f"resid_post.{i - 1}",))
         if self.headed:
-            yield from self.ends(i)
+            yield from self.ends(len(blocks) - 1)
 
     def ends(self, last: int) -> Iterator[Equation]:
         layout = self.layout

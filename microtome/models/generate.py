@@ -101,7 +101,8 @@ class Said:
         if self.past is None:
             from transformers import DynamicCache
 
-            self.past = DynamicCache(config=self.model.module.config)
+            config: Any = self.model.module.config
+            self.past = DynamicCache(config=config)
         mask = None if self.so_far.mask.all() else self.so_far.mask.long()
         positions = {} if mask is None else {"position_ids": chunk.positions.clamp(min=0)}
 

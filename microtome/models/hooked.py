@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
 from functools import partial
 from threading import RLock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,7 @@ class HookedModel:
     module returns, `layers.2.mlp.in` what it is given.
     """
 
-    def __init__(self, module: nn.Module, family: Family, tokenizer: object | None = None, name: str = "model") -> None:
+    def __init__(self, module: nn.Module, family: Family, tokenizer: Any = None, name: str = "model") -> None:
         self.module, self.family, self.tokenizer, self.name = module.eval(), family, tokenizer, name
         self.withdrawn: dict[str, str] = dict(family.lacking)
         self.lock = RLock()
@@ -199,7 +199,7 @@ class Visitor:
         self.wanted = {s.name: s for s in (*needed, *read)}
         self.touched = [0] * len(self.edits)
 
-    def forward(self, batch: Inputs, call: Callable[[nn.Module], object]) -> object:
+    def forward(self, batch: Inputs, call: Callable[[nn.Module], Any]) -> Any:
         """One pass over a batch (under a cache, over a chunk): what the module returned, None if it was stopped."""
         self.arrived, self.left = Trace(batch, {}, self.wanted), Trace(batch, {}, self.wanted)
         self.unseen = set(self.wanted)

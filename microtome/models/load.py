@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -52,7 +53,7 @@ def with_own(family: Family, sites: Named | None) -> Family:
     return Family(family.name, {**family.sited, **own}, family.lacking, family.equations)
 
 
-def from_pretrained(name: str | Path, dtype: torch.dtype) -> tuple[nn.Module, object | None]:
+def from_pretrained(name: str | Path, dtype: torch.dtype) -> tuple[nn.Module, Any]:
     """The module in evaluation mode, its weights frozen, and its tokenizer, None where there is none."""
     folder = located(name)
     with quiet():
@@ -109,7 +110,7 @@ def weights_of(folder: Path, name: str | Path, dtype: torch.dtype) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def tokenizer_of(folder: Path) -> object | None:
+def tokenizer_of(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")):

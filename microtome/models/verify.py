@@ -103,7 +103,8 @@ def verify(model: HookedModel, inputs: Inputs | None = None) -> Verification:
 
 def example(model: HookedModel) -> Inputs:
     """Two short rows that the model takes: random tokens of unequal length, or random pixels."""
-    config, generator = getattr(model.module, "config", None), torch.Generator().manual_seed(0)
+    config: Any = getattr(model.module, "config", None)
+    generator = torch.Generator().manual_seed(0)
     vocabulary, size = getattr(config, "vocab_size", None), getattr(config, "image_size", None)
     if size is not None:
         return Arrays((torch.randn(2, config.num_channels, size, size, generator=generator).to(model.device),))
@@ -204,7 +205,7 @@ class Proof:
                 yield self.compared(e.target, e.sources, f"{e}{suffix}", arrived[e.target], found, scale)
 
     def right_side(self, e: Equation, trace: Trace) -> Tensor:
-        total = sum(trace[s].flatten(2) if s.startswith("z.") else trace[s] for s in e.sources)
+        total = torch.stack([trace[s].flatten(2) if s.startswith("z.") else trace[s] for s in e.sources]).sum(0)
         total = total if e.at is None else total[:, e.at]
         for path in e.through:
             total = first(self.model.module.get_submodule(path)(total))
