@@ -29,7 +29,7 @@ def test_edits_that_are_saved_and_read_do_the_same(tmp_path):
     x = torch.randn(2, 3, 4)
     for one, other in zip(made, found, strict=True):
         arrived = mt.Trace(inputs, {SITE.name: x}, {SITE.name: SITE})
-        parts = [e.value(x[(s := e.site.select(inputs)).index], s, arrived) for e in (one, other)]
+        parts = [e.value(x[(s := e.site.select(inputs, x.shape)).index], s, arrived) for e in (one, other)]
         assert str(one) == str(other)
         assert one.site == other.site
         assert torch.equal(*parts)
