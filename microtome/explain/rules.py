@@ -32,7 +32,7 @@ from microtome.explain.evidence import (
     split_windows,
     strongest,
 )
-from microtome.explain.sentences import sentence
+from microtome.explain.sentences import phrase, sentence
 from microtome.store.catalog import Catalog, Column
 from microtome.store.notes import Explanation
 
@@ -141,7 +141,8 @@ class Explainer:
         """In plain values, with the share of positives and of negatives that it holds on where it was proposed."""
         holds, positives = condition.holds(self.reading, evidence.places), len(evidence.positives)
         on_positives, on_negatives = float(holds[:positives].mean()), float(holds[positives:].mean())
-        return {**condition.words(), "on_positives": on_positives, "on_negatives": on_negatives}
+        says = phrase(condition, self.reading.vocabulary)
+        return {"says": says, **condition.words(), "on_positives": on_positives, "on_negatives": on_negatives}
 
 
 # --------------------------------------------------------------------------------------------------- candidates
