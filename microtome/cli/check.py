@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from microtome.core.errors import Refusal
@@ -84,8 +83,10 @@ def show(checked: Checked) -> None:
     console.print(table)
     for why, names in lacking(checked.lacking).items():
         console.print(f"no {names}: {why}", markup=False, highlight=False, soft_wrap=True)
-    failed = [site.site for site in checked.sites if not site.ok]
-    console.print(f"{len(failed)} sites fail: {', '.join(failed)}" if failed else "every site holds what its name says", highlight=False)
+    for site in (site for site in checked.sites if not site.ok):
+        console.print(f"{site.site} is withdrawn: {site.reason}", markup=False, highlight=False, soft_wrap=True)
+    if all(site.ok for site in checked.sites):
+        console.print("every site holds what its name says", highlight=False)
 
 
 def kinds(sites: list[CheckedSite]) -> dict[str, list[CheckedSite]]:
@@ -113,7 +114,7 @@ def error(site: CheckedSite) -> str:
 
 
 def verdict(site: CheckedSite) -> str:
-    return "[green]ok[/]" if site.ok else f"[red]withdrawn[/]: {escape(site.reason)}"
+    return "[green]ok[/]" if site.ok else "[red]withdrawn[/]"
 
 
 def lacking(sites: dict[str, str]) -> dict[str, str]:
