@@ -21,6 +21,7 @@ app = App(
     help="Open a neural network: find its parts, say what each means, and prove by intervention what each does.",
     config=[Toml("microtome.toml", search_parents=True), Env("MICROTOME_", command=True)],
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,  # it has an exit code of its own here
 )
 
 

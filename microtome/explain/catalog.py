@@ -152,7 +152,7 @@ def statistics(triples: np.ndarray, first: int, count: int, text: Text) -> dict[
     strongest = np.zeros(count)
     np.maximum.at(strongest, place, value)
     fired = np.bincount(place, minlength=count)
-    bins = np.minimum((value / np.maximum(strongest[place], 1e-30) * BINS).astype(np.int64), BINS - 1).clip(0)
+    bins = (value / np.maximum(strongest[place], 1e-30) * BINS).clip(0, BINS - 1).astype(np.int64)  # the first holds the negative
     return {
         "count": fired,
         "density": (fired / (len(text) * (context - 1))).astype(np.float32),

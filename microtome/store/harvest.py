@@ -25,7 +25,6 @@ class Harvested(NamedTuple):
     of: int
 
 
-@torch.no_grad()
 def harvesting(
     model: Model, found: Iterable[Window], site: Site, tokens: int, into: Path, *, batch: int = 32, about: dict | None = None
 ) -> Iterator[Harvested]:
@@ -56,6 +55,7 @@ def harvesting(
     writer.finish()
 
 
+@torch.no_grad()
 def activations(model: Model, group: Iterable[Window], site: Site) -> Float[Tensor, "windows context d"]:
     """Linear layers in bfloat16 where that is quicker (rows are kept in bfloat16 anyway), the residual stream in float32."""
     ids = torch.from_numpy(np.stack([w.tokens for w in group]))

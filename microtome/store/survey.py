@@ -24,14 +24,14 @@ class Witness(Protocol):
         ...
 
 
-@torch.no_grad()
 def surveying(
     model: Model, witnesses: Sequence[Witness], tokens: Int[Tensor, "windows context"], *, batch: int = 32
 ) -> Iterator[int]:
     """Run the model over all windows once, yielding how many have been seen."""
     sites = list(dict.fromkeys(site for witness in witnesses for site in witness.sites))
     for start in range(0, len(tokens), batch):
-        trace = model.run(Tokens.of(tokens[start : start + batch]), read=sites)
-        for witness in witnesses:
-            witness.see(trace, start)
+        with torch.no_grad():
+            trace = model.run(Tokens.of(tokens[start : start + batch]), read=sites)
+            for witness in witnesses:
+                witness.see(trace, start)
         yield min(start + batch, len(tokens))
