@@ -1,7 +1,7 @@
-"""Microtome opens neural networks: find a network's parts, say what each means, and prove by intervention what each does.
+"""Microtome opens neural networks: find their parts, say what each means, and prove by intervention what each does.
 
-Five nouns (Site, Trace, Component and Dictionary, Edit, Measure) and four verbs (run and generate look, effects touches,
-gradients feels, fit learns).
+Five nouns (Site, Trace, Component and Dictionary, Edit, Measure) and four verbs (run and generate look, effects
+touches, gradients feels, fit learns).
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Write a JSON Schema to docs/schemas for every record that commands write to disk.
 
-    python scripts/export_schemas.py
+python scripts/export_schemas.py
 """
 
 import json

@@ -1,6 +1,6 @@
 """Print the table of figures of finished runs in Markdown, so that every number in a text comes from a command.
 
-    python scripts/figures.py runs/specimen
+python scripts/figures.py runs/specimen
 """
 
 import sys
@@ -34,7 +34,8 @@ def cells(figures: Figures) -> list[str]:
 
 def caption(summary: Summary) -> str:
     return (
-        f"`{summary.model}` at `{summary.site}`: {summary.width:,} latents, k {summary.k}, {summary.tokens:,} training tokens, "
+        f"`{summary.model}` at `{summary.site}`: {summary.width:,} latents, k {summary.k}, "
+        f"{summary.tokens:,} training tokens, "
         f"{summary.seconds:.0f} s, peak memory {summary.peak_memory_bytes / 1e9:.1f} GB."
     )
 

@@ -2,8 +2,8 @@
 
     python scripts/file_tree.py
 
-A Python file's sentence opens its docstring, a web source's its first comment; the few files that cannot say anything of
-themselves are spoken for here. Empty files, locks and built files are left out.
+A Python file's sentence opens its docstring, a web source's its first comment; the few files that cannot say anything
+of themselves are spoken for here. Empty files, locks and built files are left out.
 """
 
 import ast
@@ -37,6 +37,7 @@ LEFT_OUT = re.compile(r"(\.gitignore|package-lock\.json|tsconfig\.json|openapi\.
 GATHERED = {  # folders told in one line
     "docs/schemas": "A JSON Schema for every file that commands write.",
     "docs/pictures": "Pictures of the pages.",
+    "web/public": "The icon, and the licence of the fonts.",
     "microtome/models/specimen": "The built-in model, in Hugging Face's format.",
 }
 
@@ -44,12 +45,22 @@ GATHERED = {  # folders told in one line
 def files() -> list[str]:
     """Every file of the project, one for each gathered folder."""
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     found = sorted(set(listed.stdout.splitlines()))
     folders = {folder for folder in GATHERED if any(f.startswith(f"{folder}/") for f in found)}
-    kept = [f for f in found if (ROOT / f).exists() and not LEFT_OUT.search(f) and not any(f.startswith(f"{g}/") for g in GATHERED)]
-    return sorted([f for f in kept if f in COMMENTS or (ROOT / f).stat().st_size] + [f"{g}/" for g in folders], key=order)
+    kept = [
+        f
+        for f in found
+        if (ROOT / f).exists() and not LEFT_OUT.search(f) and not any(f.startswith(f"{g}/") for g in GATHERED)
+    ]
+    return sorted(
+        [f for f in kept if f in COMMENTS or (ROOT / f).stat().st_size] + [f"{g}/" for g in folders], key=order
+    )
 
 
 def order(path: str) -> tuple:
@@ -83,7 +94,10 @@ def tree() -> str:
     for path in files():
         *folders, name = path.rstrip("/").split("/")
         name += "/" if path.endswith("/") else ""
-        shared = next((i for i, pair in enumerate(zip(folders, above, strict=False)) if pair[0] != pair[1]), min(len(folders), len(above)))
+        shared = next(
+            (i for i, pair in enumerate(zip(folders, above, strict=False)) if pair[0] != pair[1]),
+            min(len(folders), len(above)),
+        )
         lines += [f"{'  ' * i}{folders[i]}/" for i in range(shared, len(folders))]
         above = folders
         lines.append(f"{'  ' * len(folders) + name:<34} {comment(path)}")

@@ -1,4 +1,4 @@
-"""`microtome check`: is each site of a model what its name says? Measured on the model at hand, in a few forward passes."""
+"""`microtome check`: is each site of a model what its name says? Measured in a few forward passes."""
 
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from microtome.store.records import Checked, CheckedSite
 def check(model: str, /, *, device: str = "cpu", dtype: str = "float32", json: Path | None = None) -> Checked:
     """Check every named site of a model: met exactly once, bound to its neighbours by the equations of its family.
 
-    The error is the largest over everything that was measured at a site, at the worst token, relative to the scale of what
-    is summed there. Exits with 1 where a site fails.
+    The error is the largest over all that was measured at a site, at the worst token, relative to the scale of what is
+    summed there. Exits with 1 where a site fails.
 
     Parameters
     ----------
@@ -32,7 +32,9 @@ def check(model: str, /, *, device: str = "cpu", dtype: str = "float32", json: P
     """
     loaded = load(model, device=device, dtype=precision(dtype), verify=False)
     if not loaded.family.sited:
-        raise Refusal(f"{model} is of no family in the table, so there are no named sites to check; its module paths work as sites")
+        raise Refusal(
+            f"{model} is of no family in the table, so it has no named sites to check; its module paths work as sites"
+        )
     checked = told(loaded, loaded.verify())
     if json is not None:
         json.write_text(checked.model_dump_json(indent=2, by_alias=True))
@@ -59,7 +61,12 @@ def row(site: str, found: Verification) -> CheckedSite:
     telling = min(here, key=lambda c: (c.ok, is_plain(c), c.identity.endswith(PUSHED), -(c.error or 0.0)))
     reason = found.withdrawn.get(site, telling.reason)
     return CheckedSite(
-        site=site, shape=list(telling.shape), identity=telling.identity, error=error, ok=telling.ok and not reason, reason=reason
+        site=site,
+        shape=list(telling.shape),
+        identity=telling.identity,
+        error=error,
+        ok=telling.ok and not reason,
+        reason=reason,
     )
 
 
@@ -74,12 +81,21 @@ def is_plain(check: Check) -> bool:
 def show(checked: Checked) -> None:
     """One line for each kind of site, with the layer where its error is largest; sites that fail have their own."""
     console = Console()
-    table = Table(title=f"{checked.model}: {checked.family}, {len(checked.sites)} sites", title_justify="left", box=None)
-    for name, justify in (("site", "left"), ("layers", "left"), ("shape", "left"), ("for instance", "left"), ("error", "right"), ("", "left")):
-        table.add_column(name, justify=justify)
+    table = Table(
+        title=f"{checked.model}: {checked.family}, {len(checked.sites)} sites", title_justify="left", box=None
+    )
+    for name in ("site", "layers", "shape", "for instance", "error", ""):
+        table.add_column(name, justify="right" if name == "error" else "left")
     for kind, sites in kinds(checked.sites).items():
         worst = max(sites, key=lambda site: site.error or 0.0)
-        table.add_row(kind, layers([s.site for s in sites]), " × ".join(map(str, worst.shape)), worst.identity, error(worst), verdict(worst))
+        table.add_row(
+            kind,
+            layers([s.site for s in sites]),
+            " × ".join(map(str, worst.shape)),
+            worst.identity,
+            error(worst),
+            verdict(worst),
+        )
     console.print(table)
     for why, names in lacking(checked.lacking).items():
         console.print(f"no {names}: {why}", markup=False, highlight=False, soft_wrap=True)

@@ -1,11 +1,13 @@
 """In a notebook every noun shows itself. Registered from above: nothing below this package knows how it looks.
 
-`import microtome` inside IPython calls `register`; where IPython came later, `%load_ext microtome.notebook` does. A thing is
-described once, as a page of headings, sentences, tables and shaded tokens, and drawn twice: as HTML and as plain text.
+`import microtome` inside IPython calls `register`; where IPython came later, `%load_ext microtome.notebook` does. A
+thing is described once, as a page of headings, sentences, tables and shaded tokens, and drawn twice: as HTML and as
+plain text.
 """
 
 import sys
 import warnings
+from typing import Any
 
 from microtome.core.component import Component, Dictionary
 from microtome.core.errors import Refusal
@@ -23,9 +25,9 @@ IN_PLACE = (object, list, tuple)  # described by `show`, but left to IPython oth
 def show(thing: object, *, catalog: Catalog | None = None, model: object | None = None) -> None:
     """Display a thing in a notebook; print it as plain text elsewhere.
 
-    A `catalog` given with a dictionary, or with one of its components, is remembered: from then on those components show
-    what they respond to. With a `model`, tokens are read by its tokenizer. Raises Refusal where the catalogue is of
-    another size, or the model has no tokenizer.
+    A `catalog` given with a dictionary, or with one of its components, is remembered: from then on those components
+    show what they respond to. With a `model`, tokens are read by its tokenizer. Raises Refusal where the catalogue is
+    of another size, or the model has no tokenizer.
     """
     if catalog is not None:
         remember(dictionary_of(thing), catalog)
@@ -60,9 +62,11 @@ def register() -> None:
         load_ipython_extension(shell)
 
 
-def load_ipython_extension(shell: object) -> None:
+def load_ipython_extension(shell: Any) -> None:
     """What `%load_ext microtome.notebook` calls."""
-    warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm's, of a widget package that is not needed here
+    warnings.filterwarnings(
+        "ignore", message="IProgress not found"
+    )  # tqdm's, of a widget package that is not needed here
     formatters = shell.display_formatter.formatters
     for kind in describe.registry.keys() - set(IN_PLACE):
         formatters["text/html"].for_type(kind, html)
@@ -76,6 +80,6 @@ def html(thing: object) -> str:
     return describe(thing)._repr_html_()
 
 
-def plain(thing: object, printer: object, cycle: bool) -> None:
+def plain(thing: object, printer: Any, cycle: bool) -> None:
     page: Page = describe(thing)
     printer.text(str(page))

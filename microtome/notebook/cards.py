@@ -22,12 +22,18 @@ catalogs: WeakKeyDictionary[Dictionary, Catalog] = WeakKeyDictionary()
 def remember(dictionary: Dictionary, catalog: Catalog) -> None:
     """From now on this dictionary's components are shown with what the catalogue says of them."""
     if len(catalog) > len(dictionary):
-        raise Refusal(f"the catalogue is of {len(catalog)} components and the dictionary has {len(dictionary)}; they do not belong together")
+        raise Refusal(
+            f"the catalogue is of {len(catalog)} components and the dictionary has {len(dictionary)}; "
+            "they do not belong together"
+        )
     catalogs[dictionary] = catalog
 
 
 def card(component: Component) -> Page:
-    heading = Page.of(Heading(f"component {component.index} of {type(component.dictionary).__name__}"), Sentence(places(component.dictionary)))
+    heading = Page.of(
+        Heading(f"component {component.index} of {type(component.dictionary).__name__}"),
+        Sentence(places(component.dictionary)),
+    )
     catalog = catalogs.get(component.dictionary)
     if catalog is None or component.index >= len(catalog):
         return heading + geometry(component)
@@ -69,7 +75,9 @@ def evidence(catalog: Catalog, index: int) -> Page:
     count, most = int(rows["count"][index]), float(rows["max"][index])
     if not count:
         return Page.of(Sentence(f"never fired on the catalogue's {catalog.tokens_seen:,} tokens"))
-    fires = Sentence(f"fires on {count:,} of {catalog.tokens_seen:,} tokens ({count / catalog.tokens_seen:.2%}), at most {most:.3g}")
+    fires = Sentence(
+        f"fires on {count:,} of {catalog.tokens_seen:,} tokens ({count / catalog.tokens_seen:.2%}), at most {most:.3g}"
+    )
     said = [Sentence(sentence(e)) for e in explanations(catalog, index)]
     examples = [strip(example, most) for example in chosen(catalog.examples(index))]
     return Page((fires, *said, *logits(catalog, index), *examples, neighbours(catalog, index)))
@@ -87,8 +95,9 @@ def explanations(catalog: Catalog, index: int) -> list[Explanation]:
 
 def sentence(said: Explanation) -> str:
     return (
-        f"{said.text} — balanced accuracy {said.score:.2f} on held-out text (95% interval {said.low:.2f} to {said.high:.2f}; "
-        f"chance {said.chance:.2f}, best rule on the token alone {said.baseline:.2f}; {said.method})"
+        f"{said.text} — balanced accuracy {said.score:.2f} on held-out text "
+        f"(95% interval {said.low:.2f} to {said.high:.2f}; chance {said.chance:.2f}, "
+        f"best rule on the token alone {said.baseline:.2f}; {said.method})"
     )
 
 
@@ -112,7 +121,9 @@ def chosen(examples: Iterator[Example]) -> Iterator[Example]:
 def strip(example: Example, most: float) -> Strip:
     first, last = max(0, example.position - BEFORE), example.position + AFTER
     shown = zip(example.tokens[first:last], example.values[first:last], strict=True)
-    cells = [Cell(visible(token), value / most, f"{visible(token)}  {value:.3g}" if value else "") for token, value in shown]
+    cells = [
+        Cell(visible(token), value / most, f"{visible(token)}  {value:.3g}" if value else "") for token, value in shown
+    ]
     return Strip(cells, example.position - first, f"{example.group}  {example.values[example.position]:.3g}")
 
 
@@ -121,5 +132,7 @@ def neighbours(catalog: Catalog, index: int) -> Table:
     near = catalog.components["neighbours"][index][:NEAREST].tolist()
     cosine = catalog.components["neighbour_cosine"][index][:NEAREST].tolist()
     best = notes.best(near) if notes and near else {}
-    rows = [[str(i), Cell(f"{c:+.2f}", c), best[i].text if i in best else ""] for i, c in zip(near, cosine, strict=True)]
+    rows = [
+        [str(i), Cell(f"{c:+.2f}", c), best[i].text if i in best else ""] for i, c in zip(near, cosine, strict=True)
+    ]
     return Table(("nearest", "cosine", "its explanation"), rows, numeric=(0, 1))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import singledispatch
+from typing import Any
 
 import torch
 
@@ -18,6 +19,7 @@ from microtome.core.trace import Trace
 from microtome.notebook import cards
 from microtome.notebook.page import Cell, Heading, Page, Sentence, Strip, Table, shortened, visible
 from microtome.store.catalog import Catalog
+from microtome.store.notes import Explanation
 from microtome.store.records import Checked, Figures, Summary
 
 MOST_ROWS = 40
@@ -101,7 +103,10 @@ def size(x: torch.Tensor) -> str:
 
 @describe.register(Tokens)
 def _(tokens: Tokens) -> Page:
-    rows = [[str(i), str(int(mask.sum())), ids_of(ids[mask].tolist())] for i, (ids, mask) in enumerate(zip(tokens.ids, tokens.mask, strict=True))]
+    rows = [
+        [str(i), str(int(mask.sum())), ids_of(ids[mask].tolist())]
+        for i, (ids, mask) in enumerate(zip(tokens.ids, tokens.mask, strict=True))
+    ]
     return Page.of(Table(("row", "tokens", "ids"), shortened(rows, MOST_ROWS, 3), numeric=(0, 1)))
 
 
@@ -110,19 +115,28 @@ def ids_of(ids: list[int], most: int = 24) -> str:
 
 
 def read_by(model: object, thing: object) -> Page:
-    """Tokens, or the tokens of a trace, as text that the model's tokenizer gives back, with ids and positions on hover."""
+    """Tokens, or the tokens of a trace, as the model's tokenizer spells them, with ids and positions on hover."""
     tokens = thing.inputs if isinstance(thing, Trace) else thing
     if not isinstance(tokens, Tokens):
         raise Refusal(f"a model can read tokens, not a {type(thing).__name__}; leave `model` out")
     tokenizer = getattr(model, "tokenizer", None)
     if tokenizer is None:
-        raise Refusal(f"{getattr(model, 'name', 'the model')} has no tokenizer, so it cannot read tokens; leave `model` out")
-    return Page(tuple(row_strip(ids[mask].tolist(), tokenizer) for ids, mask in zip(tokens.ids, tokens.mask, strict=True)))
+        raise Refusal(
+            f"{getattr(model, 'name', 'the model')} has no tokenizer, so it cannot read tokens; leave `model` out"
+        )
+    return Page(
+        tuple(row_strip(ids[mask].tolist(), tokenizer) for ids, mask in zip(tokens.ids, tokens.mask, strict=True))
+    )
 
 
-def row_strip(ids: list[int], tokenizer: object) -> Strip:
+def row_strip(ids: list[int], tokenizer: Any) -> Strip:
     texts = [visible(tokenizer.decode([i])) for i in ids]
-    return Strip([Cell(text, 0.12 if place % 2 else 0.0, f"position {place}: token {i}") for place, (i, text) in enumerate(zip(ids, texts, strict=True))])
+    return Strip(
+        [
+            Cell(text, 0.12 if place % 2 else 0.0, f"position {place}: token {i}")
+            for place, (i, text) in enumerate(zip(ids, texts, strict=True))
+        ]
+    )
 
 
 @describe.register(Arrays)
@@ -146,7 +160,10 @@ def _(dictionary: Dictionary) -> Page:
     rows = [
         ["components", f"{len(read):,}"],
         ["reads", f"{', '.join(map(str, dictionary.reads))} ({read.shape[-1]} wide)"],
-        ["writes", f"{', '.join(map(str, dictionary.writes))} ({write.shape[-1]} wide)" if dictionary.writes else "nothing"],
+        [
+            "writes",
+            f"{', '.join(map(str, dictionary.writes))} ({write.shape[-1]} wide)" if dictionary.writes else "nothing",
+        ],
         ["rank of each", str(read.shape[1])],
         ["parameters", f"{sum(p.numel() for p in dictionary.parameters()):,}"],
         *[[name, type(part).__name__] for name, part in dictionary.named_children()],
@@ -167,9 +184,13 @@ def _(codes: Codes) -> Page:
     best = codes.top(STRONGEST)
     values, indices = best.values.flatten(0, -2), best.indices.flatten(0, -2)
     lead = list(torch.cartesian_prod(*[torch.arange(n) for n in codes.shape]).view(places, -1).tolist())
-    rows = [[", ".join(map(str, lead[i])), strongest(indices[i].tolist(), values[i].tolist())] for i in range(min(places, MOST_ROWS))]
+    rows = [
+        [", ".join(map(str, lead[i])), strongest(indices[i].tolist(), values[i].tolist())]
+        for i in range(min(places, MOST_ROWS))
+    ]
     rows += [[f"and {places - MOST_ROWS:,} more", ""]] if places > MOST_ROWS else []
-    words = f"{codes.width:,} components at {' × '.join(map(str, codes.shape))} places; {float(codes.l0()):.1f} active on average"
+    shape = " × ".join(map(str, codes.shape))
+    words = f"{codes.width:,} components at {shape} places; {float(codes.l0()):.1f} active on average"
     return Page.of(Heading(type(codes).__name__), Table(("place", "strongest components"), rows, words))
 
 
@@ -189,7 +210,9 @@ def _(edit: Edit) -> Page:
 
 @describe.register(Measure)
 def _(measure: Measure) -> Page:
-    return Page.of(Sentence(f"{measure.label}: one number for each row, from {', '.join(f'`{site}`' for site in measure.reads)}"))
+    return Page.of(
+        Sentence(f"{measure.label}: one number for each row, from {', '.join(f'`{site}`' for site in measure.reads)}")
+    )
 
 
 @describe.register(Effect)
@@ -217,7 +240,13 @@ def _(grid: Grid) -> Page:
     deepest = largest([v for row in values for v in row if v == v])
     names = [spell(name) for name in column_names]
     rows = [
-        [spell(name), *[number(v, deepest, f"{down} {spell(name)}, {across} {n}: {v:+.6g}") for n, v in zip(names, line, strict=True)]]
+        [
+            spell(name),
+            *[
+                number(v, deepest, f"{down} {spell(name)}, {across} {n}: {v:+.6g}")
+                for n, v in zip(names, line, strict=True)
+            ],
+        ]
         for name, line in zip(row_names, values, strict=True)
     ]
     return Page.of(Table((f"{down} \\ {across}", *names), rows, numeric=range(len(names) + 1)))
@@ -240,9 +269,13 @@ def _(catalog: Catalog) -> Page:
     best = notes.best() if notes else {}
     scored = sorted(best.values(), key=lambda e: -e.score)
     shown = [e.component for e in scored] or catalog.components["count"].argsort()[::-1].tolist()
-    rows = [[str(i), f"{catalog.components['count'][i] / catalog.tokens_seen:.2%}", peaks(catalog, i), *said(best.get(i))] for i in shown[:MOST_ROWS // 2]]
+    rows = [
+        [str(i), f"{catalog.components['count'][i] / catalog.tokens_seen:.2%}", peaks(catalog, i), *said(best.get(i))]
+        for i in shown[: MOST_ROWS // 2]
+    ]
     live = int((catalog.components["count"] > 0).sum())
-    words = f"{len(catalog):,} components, {live:,} of which fired on {catalog.tokens_seen:,} tokens {catalog.manifest['text']}".rstrip()
+    about = f"{catalog.tokens_seen:,} tokens {catalog.manifest['text']}".rstrip()
+    words = f"{len(catalog):,} components, {live:,} of which fired on {about}"
     columns = ("component", "fires on", "most strongly on", "explanation", "score")
     return Page.of(Heading(f"catalogue {catalog.folder}"), Sentence(words), Table(columns, rows, numeric=(0, 1, 4)))
 
@@ -253,7 +286,7 @@ def peaks(catalog: Catalog, index: int) -> str:
     return " ".join(f"`{visible(catalog.vocabulary[i])}`" for i in dict.fromkeys(found))
 
 
-def said(one: object | None) -> list[str]:
+def said(one: Explanation | None) -> list[str]:
     return ["", ""] if one is None else [one.text, f"{one.score:.2f}"]
 
 
@@ -261,7 +294,8 @@ def said(one: object | None) -> list[str]:
 def _(summary: Summary) -> Page:
     rows = [["this dictionary", *figures(summary)], *[[name, *figures(f)] for name, f in summary.baselines.items()]]
     columns = ("", "explained variance", "cross-entropy recovered", "L0", "dead", "explained")
-    words = f"{summary.model}, {summary.site}: {summary.width:,} components, k {summary.k}, {summary.tokens:,} training tokens"
+    trained = f"{summary.width:,} components, k {summary.k}, {summary.tokens:,} training tokens"
+    words = f"{summary.model}, {summary.site}: {trained}"
     return Page.of(Table(columns, rows, words, numeric=range(1, 6)))
 
 
@@ -269,12 +303,29 @@ def figures(found: Figures) -> list[str]:
     def share(x: float | None) -> str:
         return "" if x is None else f"{x:.1%}"
 
-    return [f"{found.explained_variance:.3f}", share(found.ce_recovered), f"{found.l0:.1f}", share(found.dead_fraction), share(found.explained_fraction)]
+    return [
+        f"{found.explained_variance:.3f}",
+        share(found.ce_recovered),
+        f"{found.l0:.1f}",
+        share(found.dead_fraction),
+        share(found.explained_fraction),
+    ]
 
 
 @describe.register(Checked)
 def _(checked: Checked) -> Page:
-    rows = [[s.site, " × ".join(map(str, s.shape)), s.identity, "" if s.error is None else f"{s.error:.1e}", s.reason or "ok"] for s in checked.sites]
-    table = Table(("site", "shape", "what was measured", "error", ""), rows, f"{checked.model} ({checked.family})", numeric=(1, 3))
+    rows = [
+        [
+            s.site,
+            " × ".join(map(str, s.shape)),
+            s.identity,
+            "" if s.error is None else f"{s.error:.1e}",
+            s.reason or "ok",
+        ]
+        for s in checked.sites
+    ]
+    table = Table(
+        ("site", "shape", "what was measured", "error", ""), rows, f"{checked.model} ({checked.family})", numeric=(1, 3)
+    )
     lacking = [Sentence(f"lacks {name}: {why}") for name, why in checked.lacking.items()]
     return Page((table, *lacking))

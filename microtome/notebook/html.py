@@ -1,7 +1,7 @@
 """A page as HTML: no script, nothing fetched, every text escaped, legible on light and on dark grounds.
 
-Colours are transparent layers over whatever ground there is, so the text keeps the notebook's own colour. Orange and blue
-are told apart by people who cannot tell red from green, and every number is also written.
+Colours are transparent layers over whatever ground there is, so the text keeps the notebook's own colour. Orange and
+blue are told apart by people who cannot tell red from green, and every number is also written.
 """
 
 from html import escape
@@ -16,7 +16,8 @@ STYLE = (
     ".microtome{font-size:13px;line-height:1.5;overflow-x:auto}"
     ".microtome h4{margin:.3em 0;font-size:14px}.microtome p{margin:.3em 0;text-align:left}"
     ".microtome table{border-collapse:collapse;margin:.4em 0;font-size:inherit}"
-    ".microtome code{background:rgba(128,128,128,.16);color:inherit;padding:0 .25em;border-radius:3px;font-size:.95em;white-space:pre}"
+    ".microtome code{background:rgba(128,128,128,.16);color:inherit;padding:0 .25em;border-radius:3px;font-size:.95em;"
+    "white-space:pre}"
     ".microtome caption{text-align:left;padding:.2em 0;caption-side:top;color:inherit;white-space:nowrap}"
     ".microtome th,.microtome td{padding:.15em .7em;text-align:left;border-bottom:1px solid rgba(128,128,128,.35);"
     "vertical-align:top;font-variant-numeric:tabular-nums}"

@@ -20,7 +20,9 @@ def piece(one: Heading | Sentence | Table | Strip) -> str:
 def table(one: Table) -> str:
     lines = [list(one.columns), *[[cell(c).text for c in row] for row in one.rows]]
     widths = [max(len(line[i]) for line in lines) for i in range(len(one.columns))]
-    rows = ["  ".join(padded(text, widths[i], i in one.numeric) for i, text in enumerate(line)).rstrip() for line in lines]
+    rows = [
+        "  ".join(padded(text, widths[i], i in one.numeric) for i, text in enumerate(line)).rstrip() for line in lines
+    ]
     return "\n".join([one.caption, *rows] if one.caption else rows)
 
 

@@ -40,7 +40,7 @@ class Run(Record):
     """run.json: what was asked and how far it came. `stage` is the stage to do next."""
 
     file: ClassVar[str] = "run.json"
-    schema_name: Literal["microtome/run/1"] = Field("microtome/run/1", alias="schema")
+    schema_name: Literal["microtome/run/1"] = Field(default="microtome/run/1", alias="schema")
     command: str
     arguments: dict
     model: str
@@ -72,7 +72,7 @@ class Summary(Figures, Record):
     """summary.json: the figures of a dissection, each beside its baselines."""
 
     file: ClassVar[str] = "summary.json"
-    schema_name: Literal["microtome/summary/1"] = Field("microtome/summary/1", alias="schema")
+    schema_name: Literal["microtome/summary/1"] = Field(default="microtome/summary/1", alias="schema")
     model: str
     site: str
     width: int
@@ -104,7 +104,7 @@ class Checked(Record):
     """check.json: whether each site of a model is what its name says. `lacking` are sites its family cannot offer, and why."""
 
     file: ClassVar[str] = "check.json"
-    schema_name: Literal["microtome/check/1"] = Field("microtome/check/1", alias="schema")
+    schema_name: Literal["microtome/check/1"] = Field(default="microtome/check/1", alias="schema")
     model: str
     family: str
     ok: bool

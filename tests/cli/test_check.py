@@ -1,4 +1,4 @@
-"""`microtome check`: one row for each site, the figures as a record, and an exit code that says whether a site fails."""
+"""`microtome check`: a row for each site, the figures as a record, and an exit code that says whether one fails."""
 
 from pathlib import Path
 

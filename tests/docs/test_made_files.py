@@ -19,7 +19,10 @@ def script(name: str) -> ModuleType:
 
 
 def is_checkout() -> bool:
-    return shutil.which("git") is not None and subprocess.run(["git", "rev-parse"], cwd=ROOT, capture_output=True).returncode == 0
+    return (
+        shutil.which("git") is not None
+        and subprocess.run(["git", "rev-parse"], cwd=ROOT, capture_output=True).returncode == 0
+    )
 
 
 @pytest.mark.skipif(not is_checkout(), reason="the tree is listed by git, and this is no checkout")

@@ -26,6 +26,8 @@ def test_ten_cells_each_after_one_sentence(book) -> None:
 def test_it_runs(book, tmp_path: Path) -> None:
     from nbclient import NotebookClient
 
-    executed = NotebookClient(book, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    executed = NotebookClient(
+        book, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
     shown = [cell.outputs for cell in executed.cells if cell.cell_type == "code"]
     assert all(outputs for outputs in shown)

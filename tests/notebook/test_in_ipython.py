@@ -1,4 +1,4 @@
-"""In IPython a noun at the end of a cell shows itself, with no word about display; outside, no display is even loaded."""
+"""In IPython a noun at the end of a cell shows itself, with no word about display; outside, no display is loaded."""
 
 import os
 import subprocess
@@ -10,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 CELLS = (
-    "import microtome as mt, torch\nfrom microtome.core.linear import Linear\nsite = mt.Site('here')\nx = torch.eye(4)\nparts = Linear(site, site, x, x)",
+    "import microtome as mt, torch\nfrom microtome.core.linear import Linear\n"
+    "site = mt.Site('here')\nx = torch.eye(4)\nparts = Linear(site, site, x, x)",
     "parts[3]",
     "mt.show(mt.zero(site))",
     "[site]",

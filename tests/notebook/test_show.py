@@ -53,10 +53,11 @@ def nouns(network, catalog: Catalog) -> dict[str, object]:
         sites=[CheckedSite(site="z.0", shape=[1, 2], identity="a = b", error=0.5, ok=False, reason="off by half")],
     )  # fmt: skip
     return {
-        "model": network, "site": SITE.at(pos=-1), "sites": sites, "trace": trace, "tokens": inputs, "arrays": Arrays((torch.ones(2, 3),)),
-        "component": dictionary[2], "explained": shown[3], "dictionary": shown, "codes": trace.codes(dictionary), "edit": mt.ablate(dictionary[1]),
-        "edits": edits, "measure": measure, "effects": effects, "effect": effects[0], "grid": effects.grid("layer", "pos"),
-        "catalog": catalog, "summary": sample.summary(), "checked": checked,
+        "model": network, "site": SITE.at(pos=-1), "sites": sites, "trace": trace, "tokens": inputs,
+        "arrays": Arrays((torch.ones(2, 3),)), "component": dictionary[2], "explained": shown[3], "dictionary": shown,
+        "codes": trace.codes(dictionary), "edit": mt.ablate(dictionary[1]), "edits": edits, "measure": measure,
+        "effects": effects, "effect": effects[0], "grid": effects.grid("layer", "pos"), "catalog": catalog,
+        "summary": sample.summary(), "checked": checked,
     }  # fmt: skip
 
 
@@ -65,7 +66,9 @@ def test_every_noun_has_a_page_of_its_own(network, catalog) -> None:
         assert str(describe(thing)).strip() and " object at 0x" not in str(describe(thing)), name
 
 
-TAGS = set("style div h4 p code table caption thead tbody tr th td span mark small".split())
+TAGS = {
+    "style", "div", "h4", "p", "code", "table", "caption", "thead", "tbody", "tr", "th", "td", "span", "mark", "small",
+}  # fmt: skip
 ATTRIBUTES = {"class", "style", "title", "scope"}
 
 
