@@ -28,7 +28,7 @@ from microtome.core.site import Site
 from microtome.data import stdlib
 from microtome.data.labels import LABELS, label_tokens
 from microtome.data.text import Document, Part, text
-from microtome.data.windows import Text, Window, gather, shuffled, windows
+from microtome.data.windows import Text, Window, gather, pieces, shuffled, windows
 from microtome.dictionaries.activation_functions import TopK
 from microtome.dictionaries.baselines import Strongest, principal_components, random_dictionary
 from microtome.dictionaries.files import load_dictionary, save_dictionary
@@ -96,7 +96,7 @@ class Dissection:
         self.run = self._taken_up() if resume else self._begun()
 
     def _begun(self) -> Run:
-        if (self.folder / Run.file).exists():
+        if (self.folder / Run.file).exists() and any(self.folder.glob("*/*")):  # not of one that failed before it made anything
             raise Refusal(f"{self.folder} already holds a run; --resume goes on with it, another --into begins anew")
         run = Run(
             command="dissect", arguments=json.loads(self.settings.model_dump_json(exclude={"into"})), model=self.settings.model,
@@ -106,7 +106,7 @@ class Dissection:
         return run
 
     def _taken_up(self) -> Run:
-        if not (self.folder / Run.file).exists():
+        if not (self.folder / Run.file).exists() or not any(self.folder.glob("*/*")):
             return self._begun()
         run = Run.read(self.folder)
         given = json.loads(self.settings.model_dump_json(exclude={"into"}))
@@ -364,7 +364,7 @@ def logged(step: tuple, learning: fit, seconds: float) -> dict:
 def cut_log(path: Path, step: int) -> None:
     """Drop the rows of steps that will be made again."""
     if path.exists():
-        path.write_text("".join(row + "\n" for row in path.read_text().splitlines() if json.loads(row)["step"] <= step))
+        path.write_text("".join(row + "\n" for row in path.read_text().splitlines() if row.endswith("}") and json.loads(row)["step"] <= step))
 
 
 def explained_share(catalog: Catalog, found: list) -> float:
@@ -374,4 +374,7 @@ def explained_share(catalog: Catalog, found: list) -> float:
 
 
 def vocabulary_of(model: HookedModel) -> list[str]:
-    return [model.tokenizer.decode([i]) for i in range(len(model.tokenizer))]
+    """The text of every token that the model can predict; some models predict more than their tokenizer knows."""
+    known = len(model.tokenizer)
+    unknown = range(known, max(known, getattr(model.module.config, "vocab_size", known)))
+    return [*pieces(model.tokenizer, range(known)), *(f"<{i}>" for i in unknown)]

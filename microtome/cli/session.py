@@ -9,6 +9,7 @@ from microtome.core.codes import Codes
 from microtome.core.component import Dictionary
 from microtome.core.errors import Refusal
 from microtome.core.session import Firing
+from microtome.data.windows import pieces
 from microtome.dictionaries.files import load_dictionary
 from microtome.models.hooked import HookedModel
 from microtome.models.load import load
@@ -28,7 +29,7 @@ class LiveSession:
         if most is not None and inputs.ids.shape[1] > most:
             raise Refusal(f"the text has {inputs.ids.shape[1]} tokens, and the model takes {most}; give a shorter one")
         trace = self.model.run(inputs, read=self.dictionary.reads)
-        tokens = [self.model.tokenizer.decode([i]) for i in inputs.ids[0].tolist()]
+        tokens = pieces(self.model.tokenizer, inputs.ids[0].tolist())
         return tokens, trace.codes(self.dictionary)
 
     def fire(self, text: str, top: int) -> Firing:

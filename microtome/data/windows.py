@@ -5,7 +5,7 @@ its begin-of-text token where it has one. Position 0 is left out of every statis
 """
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -28,6 +28,8 @@ class Tokenizer(Protocol):
     eos_token_id: int | None
 
     def __call__(self, text: str, **settings: bool) -> dict: ...
+
+    def decode(self, token_ids: list[int]) -> str: ...
 
 
 class Window(NamedTuple):
@@ -118,3 +120,13 @@ def grouped(found: Iterable[Window], size: int) -> Iterator[list[Window]]:
             group = []
     if group:
         yield group
+
+
+def pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
+    """The text of each token as it stands inside a text, its leading space included.
+
+    Decoded alone, many tokenizers drop the space that begins a word; so each token is decoded after another one.
+    """
+    before = tokenizer("a", add_special_tokens=False)["input_ids"]
+    start = len(tokenizer.decode(before))
+    return [tokenizer.decode([*before, i])[start:] for i in ids]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from microtome.core.errors import Refusal
 from microtome.data.text import Document
-from microtome.data.windows import Window, gather, grouped, shuffled, windows
+from microtome.data.windows import Window, gather, grouped, pieces, shuffled, windows
 
 BOS, EOS = 1, 2
 
@@ -23,6 +23,10 @@ class Letters:
     def __call__(self, text: str, **settings: bool) -> dict:
         assert settings["add_special_tokens"] is False
         return {"input_ids": [ord(c) for c in text], "offset_mapping": [(i, i + 1) for i in range(len(text))]}
+
+    def decode(self, token_ids: list[int]) -> str:
+        """As sentencepiece does: a space that would begin the text is dropped."""
+        return "".join(map(chr, token_ids)).removeprefix(" ")
 
 
 def vowels(text: str, offsets: np.ndarray) -> np.ndarray:
@@ -39,7 +43,9 @@ def cut(documents: list[str], bos: int | None, eos: int | None, context: int) ->
 
 @settings(deadline=None)
 @given(texts, st.sampled_from([None, BOS]), st.sampled_from([None, EOS]), st.integers(2, 12))
-def test_windows_put_together_are_the_text(documents: list[str], bos: int | None, eos: int | None, context: int) -> None:
+def test_windows_put_together_are_the_text(
+    documents: list[str], bos: int | None, eos: int | None, context: int
+) -> None:
     found = cut(documents, bos, eos, context)
     whole = [(ord(c), f"d{i}") for i, t in enumerate(documents) for c in [*t, *([chr(eos)] if eos else [])]]
     skip = 0 if bos is None else 1
@@ -66,7 +72,9 @@ def test_gathering_keeps_at_most_so_many_and_numbers_the_documents() -> None:
 
 @pytest.mark.parametrize("documents", [[], ["ab"], ["", ""]])
 def test_a_text_shorter_than_a_context_is_refused(documents: list[str]) -> None:
-    with pytest.raises(Refusal, match="the text is empty, or shorter than one context; give more text or a smaller --context"):
+    with pytest.raises(
+        Refusal, match="the text is empty, or shorter than one context; give more text or a smaller --context"
+    ):
         gather(iter(cut(documents, BOS, None, 9)))
 
 
@@ -85,3 +93,7 @@ def test_groups_hold_every_window_once_and_are_made_as_they_are_asked_for() -> N
         yield from range(7)
 
     assert list(grouped(endless(), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def test_a_piece_keeps_the_space_that_decoding_it_alone_would_drop() -> None:
+    assert pieces(Letters(None, None), [ord("x"), ord(" ")]) == ["x", " "]
