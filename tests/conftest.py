@@ -1,4 +1,4 @@
-"""What many tests share: a seed, a network of known weights, a model's folder as Hugging Face writes it, real material."""
+"""What many tests share: a seed, a network of known weights, a model's folder, some text, real material."""
 
 import json
 import os

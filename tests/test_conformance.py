@@ -1,15 +1,15 @@
 """What holds of every dictionary: its shapes, its codes, what its components write, and how it stands in a network."""
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 import pytest
 import torch
 from torch import Tensor
 
-import microtome.core.linear
-import microtome.dictionaries.baselines
-import microtome.dictionaries.sae
+from microtome import dictionaries
 from microtome.core.codes import DenseCodes
 from microtome.core.component import Dictionary
 from microtome.core.edit import ablate, masked, scale
@@ -35,7 +35,9 @@ def activations() -> Tensor:
 
 
 def sae(activation: Activation) -> SAE:
-    made = SAE(RESID, WIDTH, 30, activation, Normalisation.of(activations()), generator=torch.Generator().manual_seed(0))
+    made = SAE(
+        RESID, WIDTH, 30, activation, Normalisation.of(activations()), generator=torch.Generator().manual_seed(0)
+    )
     with torch.no_grad():
         made.b_dec.copy_(torch.linspace(-1, 1, WIDTH))
     return made.requires_grad_(False)
@@ -52,8 +54,12 @@ def after_the_nonlinearity() -> Coordinates:
 
 
 DICTIONARIES: dict[str, Callable[[], Dictionary]] = {
-    "Linear": lambda: Linear(RESID, Site("mlp_out.1"), torch.randn(5, WIDTH), torch.randn(5, WIDTH)).requires_grad_(False),
-    "Linear, in place": lambda: Linear(RESID, RESID, torch.randn(5, WIDTH), offset=torch.ones(WIDTH)).requires_grad_(False),
+    "Linear": lambda: Linear(RESID, Site("mlp_out.1"), torch.randn(5, WIDTH), torch.randn(5, WIDTH)).requires_grad_(
+        False
+    ),
+    "Linear, in place": lambda: Linear(RESID, RESID, torch.randn(5, WIDTH), offset=torch.ones(WIDTH)).requires_grad_(
+        False
+    ),
     "Neurons": neurons,
     "Coordinates": lambda: Coordinates(RESID, WIDTH),
     "Coordinates, writing elsewhere": after_the_nonlinearity,
@@ -85,6 +91,8 @@ def final_classes(kind: type) -> set[type]:
 
 
 def test_every_dictionary_and_every_activation_of_the_package_is_here() -> None:
+    for module in iter_modules(dictionaries.__path__, "microtome.dictionaries."):
+        import_module(module.name)
     made = [make() for make in DICTIONARIES.values()]
     ours = {c for c in final_classes(Dictionary) if c.__module__.startswith("microtome.")}
     assert ours <= {type(d) for d in made}
@@ -145,4 +153,6 @@ def test_harvesting_and_then_reading_gives_what_a_run_gives_to_the_precision_of_
     stored = harvest(network, windows, dictionary.reads[0], 10**6, tmp_path)
     now = dictionary.gather(network.run(toys.Tokens.of(ids), read=dictionary.reads))[:, 1:].flatten(0, 1)
     missed = stored.rows(torch.arange(len(stored))) - now
-    assert (missed.norm(dim=1) <= 2**-6 * now.norm(dim=1).mean()).all()  # bfloat16 has 8 bits, and is worked in where it is quicker
+    assert (
+        missed.norm(dim=1) <= 2**-6 * now.norm(dim=1).mean()
+    ).all()  # bfloat16 has 8 bits, and is worked in where it is quicker

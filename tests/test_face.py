@@ -8,7 +8,19 @@ import pytest
 
 import microtome
 
-HEAVY = ("transformers", "fastapi", "uvicorn", "starlette", "pydantic", "cyclopts", "rich", "safetensors", "datasets", "huggingface_hub", "IPython")
+HEAVY = (
+    "transformers",
+    "fastapi",
+    "uvicorn",
+    "starlette",
+    "pydantic",
+    "cyclopts",
+    "rich",
+    "safetensors",
+    "datasets",
+    "huggingface_hub",
+    "IPython",
+)
 
 
 def test_the_public_names_are_sorted_and_each_is_there() -> None:
@@ -28,7 +40,7 @@ def test_nothing_public_is_left_out() -> None:
 
 def test_a_name_that_is_not_there_is_said_so() -> None:
     with pytest.raises(AttributeError, match="module 'microtome' has no 'disect'"):
-        microtome.disect
+        _ = microtome.disect
 
 
 def test_importing_brings_only_what_the_core_needs() -> None:
@@ -44,4 +56,12 @@ def test_importing_brings_only_what_the_core_needs() -> None:
     print(f"import microtome takes {seconds:.2f} s beyond torch")
     brought = {name.split(".")[0] for name in modules}
     assert not brought & set(HEAVY), brought & set(HEAVY)
-    assert brought - set(sys.stdlib_module_names) - {"_jaxtyping"} <= {"microtome", "jaxtyping", "einops", "numpy", "torch", "wadler_lindig", "typing_extensions"}
+    assert brought - set(sys.stdlib_module_names) - {"_jaxtyping"} <= {
+        "microtome",
+        "jaxtyping",
+        "einops",
+        "numpy",
+        "torch",
+        "wadler_lindig",
+        "typing_extensions",
+    }

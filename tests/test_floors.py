@@ -49,9 +49,16 @@ FILES = sorted(p for p in ROOT.rglob("*.py") if "static" not in p.parts)
 def imports(path: Path, inside_functions: bool = True) -> Iterator[str]:
     """The modules that a file imports, but for those under `if TYPE_CHECKING`."""
     tree = ast.parse(path.read_text())
-    skipped = {n for test in ast.walk(tree) if isinstance(test, ast.If) and "TYPE_CHECKING" in ast.dump(test.test) for n in ast.walk(test)}
+    skipped = {
+        n
+        for test in ast.walk(tree)
+        if isinstance(test, ast.If) and "TYPE_CHECKING" in ast.dump(test.test)
+        for n in ast.walk(test)
+    }
     if not inside_functions:
-        skipped |= {n for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef) for n in ast.walk(f)}
+        skipped |= {
+            n for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef) for n in ast.walk(f)
+        }
     for node in ast.walk(tree):
         if node in skipped:
             continue
@@ -86,7 +93,9 @@ def test_imports_point_down(path: Path) -> None:
         if parts[0] != "microtome":
             continue
         assert len(parts) > 1, f"{name_of(path)} imports the package itself; name the module"
-        assert parts[1] in allowed or (name_of(path), parts[1]) in EXCEPTIONS, f"{name_of(path)} must not import microtome.{parts[1]}"
+        assert parts[1] in allowed or (name_of(path), parts[1]) in EXCEPTIONS, (
+            f"{name_of(path)} must not import microtome.{parts[1]}"
+        )
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
@@ -104,7 +113,11 @@ def test_the_core_needs_torch_numpy_einops_and_jaxtyping_alone() -> None:
 
 def test_there_are_no_circles() -> None:
     graph = {
-        p: {q for m in imports(p, inside_functions=False) if m.startswith("microtome") and (q := module_file(m)) not in (None, p)}
+        p: {
+            q
+            for m in imports(p, inside_functions=False)
+            if m.startswith("microtome") and (q := module_file(m)) not in (None, p)
+        }
         for p in FILES
     }
     assert len(list(TopologicalSorter(graph).static_order())) >= len(FILES)  # raises CycleError, naming the circle
@@ -112,13 +125,22 @@ def test_there_are_no_circles() -> None:
 
 def test_nothing_unpickles() -> None:
     for path in FILES:
-        assert not {m.split(".")[0] for m in imports(path)} & {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal"}, path
+        assert not {m.split(".")[0] for m in imports(path)} & {
+            "pickle",
+            "cPickle",
+            "dill",
+            "joblib",
+            "shelve",
+            "marshal",
+        }, path
         for call in ast.walk(ast.parse(path.read_text())):
             if not isinstance(call, ast.Call):
                 continue
             said, settings = ast.unparse(call.func), {k.arg: ast.unparse(k.value) for k in call.keywords}
             assert said != "torch.load" or settings.get("weights_only") == "True", f"{path}: {ast.unparse(call)}"
-            assert said not in ("np.load", "numpy.load") or settings.get("allow_pickle") == "False", f"{path}: {ast.unparse(call)}"
+            assert said not in ("np.load", "numpy.load") or settings.get("allow_pickle") == "False", (
+                f"{path}: {ast.unparse(call)}"
+            )
             assert settings.get("trust_remote_code") != "True", f"{path}: {ast.unparse(call)}"
 
 

@@ -17,13 +17,28 @@ from tests import toys
 SITE = Site("resid_post.0")
 NETWORK = toys.residual()
 MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
-    "a misspelt site": (lambda: NETWORK.site("mlp_ou.0"), "no site 'mlp_ou.0'; did you mean 'mlp_out.0' or 'mlp_out.1' or 'mlp_in.0'?"),
-    "a site like no other": (lambda: NETWORK.site("frontal cortex"), "no site 'frontal cortex'; model.sites('*') lists them"),
+    "a misspelt site": (
+        lambda: NETWORK.site("mlp_ou.0"),
+        "no site 'mlp_ou.0'; did you mean 'mlp_out.0' or 'mlp_out.1' or 'mlp_in.0'?",
+    ),
+    "a site like no other": (
+        lambda: NETWORK.site("frontal cortex"),
+        "no site 'frontal cortex'; model.sites('*') lists them",
+    ),
     "a pattern that matches nothing": (lambda: NETWORK.sites("resid_past.*"), "no site 'resid_past.*'; did you mean"),
-    "a misspelt axis": (lambda: SITE.at(position=3), "site 'resid_post.0' has the axes 'batch pos d', and no 'position'"),
-    "a slice with a step": (lambda: SITE.at(pos=slice(0, 9, 2)), "pos=0:9:2 has a step; give the places as a list of numbers"),
+    "a misspelt axis": (
+        lambda: SITE.at(position=3),
+        "site 'resid_post.0' has the axes 'batch pos d', and no 'position'",
+    ),
+    "a slice with a step": (
+        lambda: SITE.at(pos=slice(0, 9, 2)),
+        "pos=0:9:2 has a step; give the places as a list of numbers",
+    ),
     "an empty batch": (lambda: Tokens.of([]), "a batch needs at least one row, and every row at least one token"),
-    "an empty tensor": (lambda: Tokens.of(torch.zeros(0, 4, dtype=torch.long)), "a batch needs at least one row, and every row at least one token"),
+    "an empty tensor": (
+        lambda: Tokens.of(torch.zeros(0, 4, dtype=torch.long)),
+        "a batch needs at least one row, and every row at least one token",
+    ),
     "an empty row": (lambda: Tokens.of([[1], []]), "a batch needs at least one row, and every row at least one token"),
     "a position past the end": (
         lambda: NETWORK.run(toys.rows(ragged=True), read=[SITE])[SITE.at(pos=5)],
@@ -31,8 +46,14 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "k of zero": (lambda: TopK(0), "k is 0; at least one component must be active"),
     "no width": (lambda: SAE(SITE, 8, 0, TopK(1)), "width is 0; a dictionary needs at least one component"),
-    "k beyond the width": (lambda: SAE(SITE, 8, 4, TopK(5)).encode(torch.zeros(2, 8)), "k is 5, more than the 4 components there are"),
-    "a vector without a site": (lambda: add(torch.ones(8), 1.0), "a vector alone does not say where: add(vector, strength, site)"),
+    "k beyond the width": (
+        lambda: SAE(SITE, 8, 4, TopK(5)).encode(torch.zeros(2, 8)),
+        "k is 5, more than the 4 components there are",
+    ),
+    "a vector without a site": (
+        lambda: add(torch.ones(8), 1.0),
+        "a vector alone does not say where: add(vector, strength, site)",
+    ),
     "a vector of another width": (
         lambda: NETWORK.run(toys.rows(), edit=[add(torch.ones(3), 1.0, SITE)]),
         "a vector of width 3 cannot be added at resid_post.0, which is 8 wide",

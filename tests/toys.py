@@ -1,4 +1,4 @@
-"""A network whose every weight is known: a residual stream, two ReLU layers, and tokens that look back at those before."""
+"""A network whose every weight is known: a residual stream, two ReLU layers, tokens that look back at those before."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ class Layer(nn.Module):
 
 
 class Residual(nn.Module):
-    """Tokens and their positions are embedded; each place adds the mean of the real places up to it; then the layers."""
+    """Tokens and their positions are embedded; each place adds the mean of the real ones up to it; then the layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,11 @@ class Residual(nn.Module):
         self.unembed = nn.Linear(WIDTH, VOCAB)
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None, use_cache: bool = False
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        use_cache: bool = False,
     ) -> Tensor:
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         places = mask.cumsum(1) - 1 if position_ids is None else position_ids

@@ -26,7 +26,9 @@ def browse(folder: Path = Path("runs"), /, *, port: int = 0, host: str = "127.0.
         Open the page in a browser, where there is a display.
     """
     if not folder.is_dir():
-        raise Refusal(f"no folder {str(folder)!r}; `microtome dissect specimen --into runs/specimen` makes one to look at")
+        raise Refusal(
+            f"no folder {str(folder)!r}; `microtome dissect specimen --into runs/specimen` makes one to look at"
+        )
 
     def announce(line: str) -> None:
         print(line, flush=True)

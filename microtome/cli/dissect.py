@@ -95,7 +95,9 @@ def dissect(
 def show(summary: Summary, folder: Path) -> None:
     """The figures on one screen."""
     console = Console()
-    table = Table(title=f"{summary.model}, {summary.site}: {summary.width} latents, k {summary.k}", title_justify="left")
+    table = Table(
+        title=f"{summary.model}, {summary.site}: {summary.width} latents, k {summary.k}", title_justify="left"
+    )
     columns = ("", "explained variance", "cross-entropy recovered", "L0", "dead", "explained")
     for name in columns:
         table.add_column(name, justify="left" if not name else "right")
@@ -103,8 +105,12 @@ def show(summary: Summary, folder: Path) -> None:
     for name, figures in summary.baselines.items():
         table.add_row(BASELINES[name], *cells(figures))
     console.print(table)
-    console.print("explained: of the components that fire, the share whose explanation scores at least .8 on held-out text")
-    console.print(f"{short(summary.tokens)} training tokens, {clock(summary.seconds)}, peak memory {summary.peak_memory_bytes / 1e9:.1f} GB")
+    console.print(
+        "explained: of the components that fire, the share whose explanation scores at least .8 on held-out text"
+    )
+    console.print(
+        f"{short(summary.tokens)} tokens, {clock(summary.seconds)}, peak {summary.peak_memory_bytes / 1e9:.1f} GB"
+    )
     console.print(f"browse it: microtome browse {folder}", markup=False, soft_wrap=True)
 
 

@@ -1,7 +1,7 @@
 """The command line: one file per command, one exit code per outcome.
 
-    0  done        1  a claim or check failed        2  wrong usage or input: one sentence on standard error
-    3  stopped, and can be resumed                   4  skipped, because something named is absent
+0  done        1  a claim or check failed        2  wrong usage or input: one sentence on standard error
+3  stopped, and can be resumed                   4  skipped, because something named is absent
 """
 
 import errno
@@ -64,7 +64,10 @@ def of_the_system(error: OSError) -> tuple[str, int]:
     """What the operating system refused, and the exit code. A full disk is no mistake: the work can go on later."""
     where = f" ({error.filename})" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full{where}; free some space, and the same command with --resume goes on from here", STOPPED
+        return (
+            f"the disk is full{where}; free some space, and the same command with --resume goes on from here",
+            STOPPED,
+        )
     return f"{error.strerror or one_line(str(error))}{where}", WRONG
 
 

@@ -72,7 +72,9 @@ class Stage:
     def __str__(self) -> str:
         share = min(1.0, self.done / max(self.total, 1e-9))
         rate = f"{short(self.rate)} {self.unit}/s"
-        return f"{share:4.0%}  {short(self.done)} of {short(self.total)} {self.unit}  {rate}  {clock(self.remaining)} left"
+        return (
+            f"{share:4.0%}  {short(self.done)} of {short(self.total)} {self.unit}  {rate}  {clock(self.remaining)} left"
+        )
 
 
 class Plain(Watcher):
@@ -98,7 +100,12 @@ class Live(Watcher):
 
     def __init__(self, console: Console):
         self.console = console
-        columns = (SpinnerColumn(), TextColumn("{task.description:<9}"), BarColumn(32), TextColumn("{task.fields[words]}"))
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description:<9}"),
+            BarColumn(32),
+            TextColumn("{task.fields[words]}"),
+        )
         self.bars = Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
         self.task = None
 
@@ -116,7 +123,9 @@ class Live(Watcher):
             self.bars.remove_task(self.task)
             self.bars.stop()
             self.task = None
-        self.console.print(f"  [green]✓[/] {stage.name:<8} {short(stage.done)} {stage.unit} in {clock(stage.seconds)}", highlight=False)
+        self.console.print(
+            f"  [green]✓[/] {stage.name:<8} {short(stage.done)} {stage.unit} in {clock(stage.seconds)}", highlight=False
+        )
 
 
 def watcher() -> Watcher:

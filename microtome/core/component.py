@@ -90,7 +90,7 @@ class Component:
 
     @property
     def direction(self) -> Float[Tensor, "d_out"]:
-        """The one direction that it writes. Raises Refusal for a component of higher rank, or one that writes nothing."""
+        """The one direction it writes. Raises Refusal for a component of higher rank, or one that writes nothing."""
         if not self.dictionary.writes:
             raise Refusal(f"{self} writes nothing, so it can be read but not ablated, clamped or added")
         if len(self.write) != 1:

@@ -95,7 +95,10 @@ class Patch(Edit):
     def value(self, part: Tensor, selection: Selection, arrived: Trace) -> Tensor:
         source = self.source[self.site.whole].to(part.device)
         if len(arrived.inputs) % len(source):
-            raise Refusal(f"cannot patch {self.site}: the source has {len(source)} rows and the batch {len(arrived.inputs)}; give as many")
+            raise Refusal(
+                f"cannot patch {self.site}: the source has {len(source)} rows and the batch "
+                f"{len(arrived.inputs)}; give as many"
+            )
         if selection.rows is None:
             return self._same_shape(source, part, arrived)
         index = dict(zip(self.site.axes.split(), selection.index, strict=True))
@@ -103,7 +106,9 @@ class Patch(Edit):
         rows = here % len(source)
         left = [a for a in index if a in POSITIONAL and not isinstance(index[a], Tensor)]
         if left and padded_otherwise(arrived.inputs, self.source.inputs):
-            raise Refusal(f"cannot patch {self.site}: the source's padding differs, so also choose positions of {left[0]!r}")
+            raise Refusal(
+                f"cannot patch {self.site}: the source's padding differs, so also choose positions of {left[0]!r}"
+            )
         for axis in (a for a, place in index.items() if a in POSITIONAL and isinstance(place, Tensor)):
             wanted = positions_at(arrived.inputs, here, index[axis].flatten())
             index[axis] = columns_of(self.source, rows, wanted).view(shape)
@@ -117,8 +122,8 @@ class Patch(Edit):
         taken = taken if mine == slice(0, len(source)) else taken[rows]
         if taken.shape != part.shape or padded_otherwise(arrived.inputs, self.source.inputs):
             raise Refusal(
-                f"cannot patch {self.site}: the source is {tuple(taken.shape)} and the place {tuple(part.shape)}, or their "
-                "padding differs; patch positions (site.at(pos=...)), which are matched one by one"
+                f"cannot patch {self.site}: the source is {tuple(taken.shape)} and the place {tuple(part.shape)}, or "
+                "their padding differs; patch positions (site.at(pos=...)), which are matched one by one"
             )
         return taken
 
@@ -212,7 +217,10 @@ class Add(Edit):
 
     def value(self, part: Tensor, selection: Selection, arrived: Trace) -> Tensor:
         if self.vector.shape[-1] != part.shape[-1]:
-            raise Refusal(f"a vector of width {self.vector.shape[-1]} cannot be added at {self.site}, which is {part.shape[-1]} wide")
+            raise Refusal(
+                f"a vector of width {self.vector.shape[-1]} cannot be added at {self.site}, "
+                f"which is {part.shape[-1]} wide"
+            )
         return (self.strength * self.vector.to(part)).expand_as(part)
 
     def __str__(self) -> str:
@@ -221,7 +229,7 @@ class Add(Edit):
 
 @dataclass(frozen=True, eq=False)
 class Scale(Edit):
-    """What a component writes, made `by` times as large: 0 ablates it, 2 doubles it. Everything else stays, errors too."""
+    """What a component writes, made `by` times as large: 0 ablates it, 2 doubles it. All else stays, errors too."""
 
     component: Component
     by: float

@@ -73,7 +73,9 @@ class Effects:
         values = torch.full((len(down), len(across)), torch.nan)
         for i, ((r, c), moved) in enumerate(zip(keys, self.moved.mean(1), strict=True)):
             if (r, c) in keys[:i]:
-                raise Refusal(f"two cells stand at {rows} {spell(r)}, {columns} {spell(c)}; make one grid for each kind of edit")
+                raise Refusal(
+                    f"two cells stand at {rows} {spell(r)}, {columns} {spell(c)}; make one grid for each kind of edit"
+                )
             values[down.index(r), across.index(c)] = moved
         return Grid((rows, down), (columns, across), values)
 

@@ -18,7 +18,9 @@ class Step(NamedTuple):
     parts: dict[str, float]
 
     def __str__(self) -> str:
-        return f"step {self.index:5d}  loss {self.loss:.4f}  " + "  ".join(f"{k} {v:.4f}" for k, v in self.parts.items())
+        return f"step {self.index:5d}  loss {self.loss:.4f}  " + "  ".join(
+            f"{k} {v:.4f}" for k, v in self.parts.items()
+        )
 
 
 @runtime_checkable
@@ -67,7 +69,10 @@ class fit:  # noqa: N801  (a verb: used as `for step in fit(...)`)
         parts = self.objective(self.learned, batch)
         loss = torch.stack(list(parts.values())).sum()
         if not loss.isfinite():
-            raise NotFinite(f"the loss is {loss.item()} at step {self.index + 1}; lower lr (now {self.lr:g}), or look for bad inputs")
+            raise NotFinite(
+                f"the loss is {loss.item()} at step {self.index + 1}; lower lr (now {self.lr:g}), "
+                "or look for bad inputs"
+            )
         self.optimiser.zero_grad()
         loss.backward()
         if self.clip is not None:
@@ -82,7 +87,12 @@ class fit:  # noqa: N801  (a verb: used as `for step in fit(...)`)
     def state_dict(self) -> dict:
         kept = self.objective.state_dict() if isinstance(self.objective, nn.Module) else {}
         counts = {"index": self.index, "rows": self.rows}
-        return {"learned": self.learned.state_dict(), "optimiser": self.optimiser.state_dict(), "objective": kept, **counts}
+        return {
+            "learned": self.learned.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "objective": kept,
+            **counts,
+        }
 
     def load_state_dict(self, state: dict) -> None:
         self.learned.load_state_dict(state["learned"])

@@ -28,6 +28,8 @@ def gradients(
     found = torch.autograd.grad(total, starts, allow_unused=True) if total.requires_grad else [None] * len(starts)
     for site, gradient in zip(sites, found, strict=True):
         if gradient is None:
-            raise Refusal(f"{measure.label} does not depend on {site}: it comes after what is measured, or its gradient stops")
+            raise Refusal(
+                f"{measure.label} does not depend on {site}: it comes after what is measured, or its gradient stops"
+            )
     values = {s.name: g.detach() for s, g in zip(whole, found, strict=True) if g is not None}
     return Trace(inputs, values, {s.name: s for s in whole})

@@ -67,7 +67,9 @@ class Tokens(Inputs):
     anchor: Int[Tensor, "batch"] | None = None
 
     @classmethod
-    def of(cls, rows: Sequence[Sequence[int]] | Int[Tensor, "batch pos"], *, pad: int = 0, left: bool = False) -> "Tokens":
+    def of(
+        cls, rows: Sequence[Sequence[int]] | Int[Tensor, "batch pos"], *, pad: int = 0, left: bool = False
+    ) -> "Tokens":
         """Rows of ids, of any lengths. Padding is to the right unless `left`."""
         if not len(rows) or not all(len(r) for r in rows):
             raise Refusal("a batch needs at least one row, and every row at least one token")
@@ -118,7 +120,12 @@ class Tokens(Inputs):
         """Unpadded batches pass ids alone, so that a zero-edit run is the plain module's own call."""
         if self.mask.all():
             return module(input_ids=self.ids, use_cache=False) if hasattr(module, "config") else module(self.ids)
-        return module(input_ids=self.ids, attention_mask=self.mask.long(), position_ids=self.positions.clamp(min=0), use_cache=False)
+        return module(
+            input_ids=self.ids,
+            attention_mask=self.mask.long(),
+            position_ids=self.positions.clamp(min=0),
+            use_cache=False,
+        )
 
     def places(self, at: At, size: int) -> Places:
         wanted = self._wanted(at)
@@ -147,7 +154,8 @@ class Tokens(Inputs):
         if missing:
             (row, which), each = missing[0], (at,) if isinstance(at, int) else at
             raise NoSuchPosition(
-                f"row {row} has {int(self.lengths[row])} tokens, so no position {each[which]}; positions count from 0, or back from -1"
+                f"row {row} has {int(self.lengths[row])} tokens, so no position {each[which]}; "
+                "positions count from 0, or back from -1"
             )
 
 
@@ -179,6 +187,8 @@ class Arrays(Inputs):
         each = range(*at.indices(size)) if isinstance(at, slice) else (at,) if isinstance(at, int) else at
         missing = [p for p in each if not -size <= p < size]
         if missing:
-            raise NoSuchPosition(f"each row has {size} positions, so no position {missing[0]}; positions count from 0, or back from -1")
+            raise NoSuchPosition(
+                f"each row has {size} positions, so no position {missing[0]}; positions count from 0, or back from -1"
+            )
         columns, count = torch.tensor([p % size for p in each], dtype=torch.long), len(self)
         return Places(torch.arange(count).repeat_interleave(len(columns)), columns.repeat(count), columns.repeat(count))

@@ -77,25 +77,37 @@ class Site:
 
     def _refuse_places(self, sizes: dict[str, int], where: dict[str, At], chosen: list[str]) -> None:
         if any(not isinstance(where[a], int) for a in chosen[1:]):
-            raise Refusal(f"{self}: only the first of {chosen} may be several positions; make the others one number each")
+            raise Refusal(
+                f"{self}: only the first of {chosen} may be several positions; make the others one number each"
+            )
         others = {a: where[a] for a in where if a not in chosen and a != "batch"}
         lists = [a for a, place in others.items() if isinstance(place, tuple)]
         if len(lists) > 1:
-            raise Refusal(f"{self}: only one of {lists} may be several numbers; make the others one number or a slice each")
+            raise Refusal(
+                f"{self}: only one of {lists} may be several numbers; make the others one number or a slice each"
+            )
         for axis, place in others.items():
             each = place if isinstance(place, tuple) else (place,) if isinstance(place, int) else ()
             for number in each:
                 if not -sizes[axis] <= number < sizes[axis]:
-                    raise NoSuchPlace(f"site {self.name!r} has {sizes[axis]} places along {axis!r}, so no {axis} {number}")
+                    raise NoSuchPlace(
+                        f"site {self.name!r} has {sizes[axis]} places along {axis!r}, so no {axis} {number}"
+                    )
 
-    def _select_positions(self, inputs: Inputs, sizes: dict[str, int], chosen: list[str], where: dict[str, At]) -> Selection:
+    def _select_positions(
+        self, inputs: Inputs, sizes: dict[str, int], chosen: list[str], where: dict[str, At]
+    ) -> Selection:
         batch = as_slice(where.get("batch", slice(None)), len(inputs))
         some = inputs.rows(batch)
         first = some.places(where[chosen[0]], sizes[chosen[0]])
         columns = {chosen[0]: first.columns}
         for axis in chosen[1:]:
             columns[axis] = some.places(where[axis], sizes[axis]).columns[first.rows]
-        index = {axis: list_of(where.get(axis, slice(None))) for axis in sizes} | columns | {"batch": first.rows + batch.start}
+        index = (
+            {axis: list_of(where.get(axis, slice(None))) for axis in sizes}
+            | columns
+            | {"batch": first.rows + batch.start}
+        )
         if any(isinstance(place, list) for place in index.values()):  # several heads of each place: pairs by heads
             index |= {axis: index[axis][:, None] for axis in ("batch", *columns)}
         return Selection(tuple(index.values()), first.rows, first.positions)
@@ -109,7 +121,9 @@ class Site:
             return part
         counts = torch.bincount(selection.rows)
         if (counts != counts[0]).any():
-            raise Refusal(f"{self}: the rows have {counts.tolist()} such positions; choose positions that all rows have")
+            raise Refusal(
+                f"{self}: the rows have {counts.tolist()} such positions; choose positions that all rows have"
+            )
         return part.unflatten(0, (len(counts), int(counts[0])))
 
     def __str__(self) -> str:

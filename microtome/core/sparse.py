@@ -1,7 +1,7 @@
 """Products with sparse codes that never make them dense, forward and backward.
 
-A bag is a row of `k` indices with `k` weights. Gao et al. 2024 (arXiv 2406.04093, appendix D) show why this pays: with k
-of n latents active, all but the encoder's own product shrinks by n / k.
+A bag is a row of `k` indices with `k` weights. Gao et al. 2024 (arXiv 2406.04093, appendix D) show why this pays: with
+k of n latents active, all but the encoder's own product shrinks by n / k.
 """
 
 import warnings

@@ -23,7 +23,9 @@ class Encodes(Protocol):
 class Trace(Mapping[str, Tensor]):
     """What was at each site. `trace["resid_post.8"]` is the whole; `trace[site.at(pos=-1)]` each row's last token."""
 
-    def __init__(self, inputs: Inputs, values: Mapping[str, Tensor] | None = None, sites: Mapping[str, Site] | None = None):
+    def __init__(
+        self, inputs: Inputs, values: Mapping[str, Tensor] | None = None, sites: Mapping[str, Site] | None = None
+    ):
         self.inputs = inputs
         self.values_by_name = dict(values or {})
         self.sites_by_name = dict(sites or {})

@@ -1,7 +1,7 @@
 """Text as documents: from files and folders, JSON lines, the standard library, or a Hugging Face data set.
 
-A document is held out or not by a hash of its name, so that the split is the same on every machine. A file may hold many
-documents, parted by `<|endoftext|>`; a long file is cut into sections, so that every text has a held-out part.
+A document is held out or not by a hash of its name, so that the split is the same on every machine. A file may hold
+many documents, parted by `<|endoftext|>`; a long file is cut into sections, so that every text has a held-out part.
 """
 
 import hashlib
@@ -39,8 +39,8 @@ def chosen(documents: Iterable[Document], part: Part) -> Iterator[Document]:
 def text(paths: str | Path | Sequence[str | Path], part: Part = "all") -> Iterator[Document]:
     """Documents from files, folders (searched through) and glob patterns, in order of name.
 
-    `.jsonl` files hold one JSON object a line with a "text". Raises Refusal where a path holds nothing to read, and, when
-    it is come to, for a file that cannot be read as text.
+    `.jsonl` files hold one JSON object a line with a "text". Raises Refusal where a path holds nothing to read, and,
+    when it is come to, for a file that cannot be read as text.
     """
     given = [paths] if isinstance(paths, str | Path) else paths
     named = {file: name for path in reversed(given) for file, name in files_of(Path(path)).items()}
@@ -60,7 +60,10 @@ def files_of(path: Path) -> dict[Path, str]:
         found = list(root.glob(str(Path(*parts[fixed:])))) if fixed < len(parts) else []
     named = {f: f.relative_to(root).as_posix() for f in found if f.is_file()}
     if not named:
-        raise Refusal(f"no text at {str(path)!r}; give files or folders with {', '.join(SUFFIXES)}, or a pattern such as 'corpus/*.txt'")
+        raise Refusal(
+            f"no text at {str(path)!r}; give files or folders with {', '.join(SUFFIXES)}, "
+            "or a pattern such as 'corpus/*.txt'"
+        )
     return named
 
 

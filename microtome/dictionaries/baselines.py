@@ -20,7 +20,9 @@ def random_dictionary(
 
     The gain is the one that explains most of the sample's variance; without it k overlapping directions overshoot.
     """
-    made = SAE(site, sample.shape[1], width, TopK(k), Normalisation.of(sample), generator=generator).requires_grad_(False)
+    made = SAE(site, sample.shape[1], width, TopK(k), Normalisation.of(sample), generator=generator).requires_grad_(
+        False
+    )
     x = made.normalisation(sample)
     guess = made.encode(sample).times(made.W_dec)
     gain = (x * guess).sum() / guess.pow(2).sum()
@@ -52,5 +54,3 @@ class Strongest(Dictionary):
 
     def directions(self) -> Directions:
         return self.inner.directions()
-
-

@@ -30,5 +30,7 @@ def build(about: dict) -> SAE:
     settings = dict(about["activation"])
     kind = settings.pop("class")
     if about["class"] != "SAE" or kind not in ACTIVATIONS:
-        raise Refusal(f"no dictionary of class {about['class']} with activation {kind}; known: SAE with {', '.join(ACTIVATIONS)}")
+        raise Refusal(
+            f"no dictionary of class {about['class']} with activation {kind}; known: SAE with {', '.join(ACTIVATIONS)}"
+        )
     return SAE(Site(about["site"], about["axes"]), about["d_in"], about["width"], ACTIVATIONS[kind](**settings))

@@ -1,7 +1,7 @@
 """What a dictionary is trained to make small: terms that add and scale.
 
-    Reconstruction() + AuxK()
-    Reconstruction() + 0.01 * Sparsity()
+Reconstruction() + AuxK()
+Reconstruction() + 0.01 * Sparsity()
 """
 
 from abc import ABC, abstractmethod
@@ -100,9 +100,9 @@ class Sparsity(Objective):
 class AuxK(Objective):
     """Dead latents, revived by having them explain what the living leave unexplained.
 
-    Gao et al. 2024 (arXiv 2406.04093), appendix A.2: the k_aux largest pre-activations among latents that have not fired
-    for `dead_after` tokens reconstruct the error; the loss is the fraction of its variance they miss, times 1/32. The
-    dead decoder rows stand alone there: no bias is added.
+    Gao et al. 2024 (arXiv 2406.04093), appendix A.2: the k_aux largest pre-activations among latents that have not
+    fired for `dead_after` tokens reconstruct the error; the loss is the fraction of its variance they miss, times 1/32.
+    The dead decoder rows stand alone there: no bias is added.
     """
 
     def __init__(self, width: int, dead_after: int = 10_000_000, k_aux: int | None = None, weight: float = 1 / 32):

@@ -1,6 +1,7 @@
 """Sparse autoencoders: an overcomplete basis in which activations are sparse.
 
-Cunningham et al. 2023 (arXiv 2309.08600); Bricken et al. 2023, Towards Monosemanticity; Gao et al. 2024 (arXiv 2406.04093).
+Cunningham et al. 2023 (arXiv 2309.08600); Bricken et al. 2023, Towards Monosemanticity;
+Gao et al. 2024 (arXiv 2406.04093).
 """
 
 import torch

@@ -17,7 +17,7 @@ BLOCK = 512  # rows of pre-activations held at a time
 
 
 def largest(scores: Float[Tensor, "rows n"], k: int) -> tuple[Float[Tensor, "rows k"], Int[Tensor, "rows k"]]:
-    """The k largest of each row, in no order. Two stages: the k strided groups with the largest maxima, then inside them.
+    """The k largest of each row, in no order. Two stages: the k strided groups of largest maxima, then inside.
 
     Exact: an element of the top k lies in a group whose maximum is among the k largest maxima.
     """
@@ -48,7 +48,11 @@ class _TopLinear(torch.autograd.Function):
         x, weights, indices = ctx.saved_tensors
         grad = grad.contiguous()
         n = len(weights)
-        to_x = torch.nn.functional.embedding_bag(indices, weights, per_sample_weights=grad, mode="sum") if ctx.needs_input_grad[0] else None
+        to_x = (
+            torch.nn.functional.embedding_bag(indices, weights, per_sample_weights=grad, mode="sum")
+            if ctx.needs_input_grad[0]
+            else None
+        )
         to_weights = scatter_outer(grad, indices, x, n) if ctx.needs_input_grad[1] else None
         to_bias = grad.new_zeros(n).index_add_(0, indices.view(-1), grad.view(-1)) if ctx.needs_input_grad[2] else None
         return to_x, to_weights, to_bias, None, None
@@ -62,7 +66,9 @@ def _blocks(x: Tensor, weights: Tensor, fast: bool) -> list[tuple[Tensor, Tensor
     return [(rows, searched, buffer[: len(rows)]) for rows in x.split(BLOCK)]
 
 
-def _top_block(block: tuple[Tensor, Tensor, Tensor], weights: Tensor, bias: Tensor, k: int, fast: bool) -> tuple[Tensor, Tensor]:
+def _top_block(
+    block: tuple[Tensor, Tensor, Tensor], weights: Tensor, bias: Tensor, k: int, fast: bool
+) -> tuple[Tensor, Tensor]:
     rows, searched, buffer = block
     torch.addmm(bias.to(searched.dtype), rows.to(searched.dtype), searched.T, out=buffer)
     if not fast:
@@ -81,7 +87,11 @@ def fast_bfloat16(device: torch.device) -> bool:
 
 
 def top_linear(
-    x: Float[Tensor, "rows d"], weights: Float[Tensor, "n d"], bias: Float[Tensor, "n"], k: int, fast: bool | None = None
+    x: Float[Tensor, "rows d"],
+    weights: Float[Tensor, "n d"],
+    bias: Float[Tensor, "n"],
+    k: int,
+    fast: bool | None = None,
 ) -> tuple[Float[Tensor, "rows k"], Int[Tensor, "rows k"]]:
     """The k largest of `x weights.T + bias` in each row, and which; with gradients as sparse as they are."""
     wanted = fast_bfloat16(x.device) and x.dtype == torch.float32 if fast is None else fast

@@ -78,7 +78,7 @@ def variance(model: Model, dictionary: Dictionary, tokens: Tensor, *, batch: int
 
 @dataclass(frozen=True)
 class Recovered:
-    """Cross-entropy in nats per token: untouched, with the site's mean in its place, and with each dictionary spliced in."""
+    """Cross-entropy in nats per token: untouched, with the site's mean in its place, each dictionary spliced in."""
 
     clean: float
     ablated: float
@@ -94,7 +94,7 @@ class Recovered:
 def recovered(
     model: Model, dictionaries: Sequence[Dictionary], mean: Float[Tensor, "d"], tokens: Tensor, *, batch: int = 16
 ) -> Recovered:
-    """How much of the cross-entropy survives when each dictionary stands in for its site; all write at the same site."""
+    """How much of the cross-entropy survives when each dictionary stands in for its site; all write at one site."""
     site = written_site(dictionaries[0])
     after = {"pos": slice(1, None)}
     edits = [[], [fill(site, mean).at(**after)], *([splice(d).at(**after)] for d in dictionaries)]
@@ -110,5 +110,3 @@ def recovered(
 def loss_of(model: Model, ids: Tensor, edit: Sequence[Edit]) -> Float[Tensor, "batch next"]:
     logits = Site("logits", "batch pos vocab")
     return token_losses(model.run(Tokens.of(ids), read=[logits], edit=edit), logits)[0]
-
-

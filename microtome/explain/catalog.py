@@ -1,8 +1,9 @@
 """The catalogue: in one pass over text, what every component of a dictionary responds to.
 
 The pass spills (token, component, value) triples to disk by range of components, so memory does not grow with the text.
-Then each range is sorted once and everything said of its components is worked out from it exactly: counts, histogram, the
-strongest examples and examples from each fifth of the ranks. Examples come from different windows where there are enough.
+Then each range is sorted once and everything said of its components is worked out from it exactly: counts, histogram,
+the strongest examples and examples from each fifth of the ranks. Examples come from different windows where there are
+enough.
 """
 
 import json
@@ -33,7 +34,7 @@ TRIPLE = np.dtype([("token", np.uint32), ("component", np.uint32), ("value", np.
 
 
 class Cataloguer:
-    """A catalogue in the making: a witness of a survey. `finish` writes it; one that was there before is begun again."""
+    """A catalogue in the making: a witness of a survey. `finish` writes it; one that was there is begun again."""
 
     def __init__(self, dictionary: Dictionary, text: Text, into: Path, components: int | None = None):
         """`components` keeps only the first so many (a sample, where the order means nothing)."""
@@ -92,7 +93,15 @@ def catalog(
 
 def clear(folder: Path) -> None:
     """Make an empty folder of a catalogue, or of what is left of one. Raises Refusal where it holds anything else."""
-    patterns = (".spill-*", "columns-*", "*.safetensors", "manifest.json", ".*.partial", "vocabulary.json", "notes.sqlite*")
+    patterns = (
+        ".spill-*",
+        "columns-*",
+        "*.safetensors",
+        "manifest.json",
+        ".*.partial",
+        "vocabulary.json",
+        "notes.sqlite*",
+    )
     other = [f.name for f in folder.glob("*") if f.is_dir() or not any(f.match(p) for p in patterns)]
     if other:
         raise Refusal(f"{folder} is no catalogue (it holds {other[0]!r}); give a folder that is empty or not there yet")
@@ -113,7 +122,9 @@ class Spill:
         rows, components, values = entries
         counted = (rows % context != 0) & (components < self.components)
         if not values.isfinite().all():
-            raise NotFinite("the dictionary's activations are not finite; look at its weights and at the site's activations")
+            raise NotFinite(
+                "the dictionary's activations are not finite; look at its weights and at the site's activations"
+            )
         triples = np.empty(int(counted.sum()), TRIPLE)
         triples["token"] = (rows[counted] + first_window * context).cpu().numpy()
         triples["component"], triples["value"] = components[counted].cpu().numpy(), values[counted].cpu().numpy()
@@ -152,7 +163,9 @@ def statistics(triples: np.ndarray, first: int, count: int, text: Text) -> dict[
     strongest = np.zeros(count)
     np.maximum.at(strongest, place, value)
     fired = np.bincount(place, minlength=count)
-    bins = (value / np.maximum(strongest[place], 1e-30) * BINS).clip(0, BINS - 1).astype(np.int64)  # the first holds the negative
+    bins = (
+        (value / np.maximum(strongest[place], 1e-30) * BINS).clip(0, BINS - 1).astype(np.int64)
+    )  # the first holds the negative
     return {
         "count": fired,
         "density": (fired / (len(text) * (context - 1))).astype(np.float32),

@@ -1,4 +1,4 @@
-"""Anything that was fitted, as a folder: its class and arguments in JSON, its numbers in safetensors. Never a pickle."""
+"""Anything fitted, as a folder: its class and arguments in JSON, its numbers in safetensors. Never a pickle."""
 
 import json
 from collections.abc import Callable

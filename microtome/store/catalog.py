@@ -1,7 +1,7 @@
 """The catalogue on disk: what every component of a dictionary responds to, by reference to the text it was seen in.
 
-A catalogue is a folder. Text is stored once, as windows of token ids; a component's evidence is its column of the sparse
-activation matrix (compressed by column, so that one component is one contiguous slice) and rows of statistics.
+A catalogue is a folder. Text is stored once, as windows of token ids; a component's evidence is its column of the
+sparse activation matrix (compressed by column, so that one component is one contiguous slice) and rows of statistics.
 
     manifest.json                what this is, written last: a folder without it is not a catalogue
     vocabulary.json              the text of every token id
@@ -41,7 +41,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Example:
-    """One window around one activation, in plain values. `group` is "top" or the fifth of the ranks, "q1" (weakest) to "q5"."""
+    """A window around an activation, in plain values. `group` is "top" or a fifth of the ranks, "q1" (weakest) to "q5"."""
 
     group: str
     window: int
@@ -61,7 +61,9 @@ class Catalog:
     def __init__(self, folder: Path):
         manifest = folder / "manifest.json"
         if not manifest.exists():
-            raise NoCatalog(f"{folder} holds no manifest.json: it is no catalogue, or its writing was cut off; write it again")
+            raise NoCatalog(
+                f"{folder} holds no manifest.json: it is no catalogue, or its writing was cut off; write it again"
+            )
         with reading(manifest, "write the catalogue again"):
             self.folder, self.manifest = folder, json.loads(manifest.read_text())
         if self.manifest.get("schema") != SCHEMA:

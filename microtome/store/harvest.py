@@ -26,15 +26,24 @@ class Harvested(NamedTuple):
 
 
 def harvesting(
-    model: Model, found: Iterable[Window], site: Site, tokens: int, into: Path, *, batch: int = 32, about: dict | None = None
+    model: Model,
+    found: Iterable[Window],
+    site: Site,
+    tokens: int,
+    into: Path,
+    *,
+    batch: int = 32,
+    about: dict | None = None,
 ) -> Iterator[Harvested]:
-    """Harvest step by step, yielding after every batch of windows; goes on where an earlier harvest of the same stopped.
+    """Harvest step by step, yielding after every batch of windows; goes on where an earlier one of the same stopped.
 
     Position 0 of every window is left out. Whatever stops it, what came before is kept. Raises NotFinite where an
     activation is not finite, and Refusal for a site that does not hold one vector for each position.
     """
     if site.axes.split()[:2] != ["batch", "pos"] or len(site.axes.split()) != 3:
-        raise Refusal(f"{site} has the axes {site.axes!r}; harvest a site with one vector for each position, such as resid_post")
+        raise Refusal(
+            f"{site} has the axes {site.axes!r}; harvest a site with one vector for each position, such as resid_post"
+        )
     writer = ShardWriter(into, {"site": site.name, "tokens": tokens, **(about or {})})
     if writer.finished:
         yield Harvested(writer.manifest["rows"], tokens)
@@ -45,7 +54,9 @@ def harvesting(
         while rows < tokens and (group := next(groups, None)):
             x = activations(model, group, site)[:, 1:].flatten(0, 1)[: tokens - rows]
             if not x.isfinite().all():
-                raise NotFinite(f"{site} holds values that are not finite near window {writer.windows}; choose another site")
+                raise NotFinite(
+                    f"{site} holds values that are not finite near window {writer.windows}; choose another site"
+                )
             writer.append(x, len(group))
             rows += len(x)
             yield Harvested(rows, tokens)
@@ -57,7 +68,7 @@ def harvesting(
 
 @torch.no_grad()
 def activations(model: Model, group: Iterable[Window], site: Site) -> Float[Tensor, "windows context d"]:
-    """Linear layers in bfloat16 where that is quicker (rows are kept in bfloat16 anyway), the residual stream in float32."""
+    """Linear layers in bfloat16 where that is quicker (rows are kept in it anyway), the residual stream in float32."""
     ids = torch.from_numpy(np.stack([w.tokens for w in group]))
     with torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported()):
         return model.run(Tokens.of(ids), read=[site])[site].float()

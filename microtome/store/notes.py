@@ -84,13 +84,17 @@ class Notes:
             return connection.execute("SELECT COUNT(DISTINCT component) FROM explanation").fetchone()[0]
 
     def search(self, words: str, limit: int = 200) -> list[Explanation]:
-        """Explanations that hold every one of these words (their stems; the last may be unfinished), best match first."""
+        """Explanations that hold every one of these words (stems; the last may be unfinished), best match first."""
         quoted = " ".join('"' + w.replace('"', '""') + '"' for w in words.replace("\0", " ").split())
         if not quoted:
             return []
-        query = "SELECT e.* FROM words JOIN explanation e ON e.rowid = words.rowid WHERE words MATCH ? ORDER BY rank LIMIT ?"
+        joined = "SELECT e.* FROM words JOIN explanation e ON e.rowid = words.rowid"
+        query = f"{joined} WHERE words MATCH ? ORDER BY rank LIMIT ?"
         return self._read(query, (f"{quoted}*", limit))
 
     def _read(self, query: str, values: tuple) -> list[Explanation]:
         with closing(self.connect()) as connection:
-            return [Explanation(**{**row, "evidence": json.loads(row["evidence"])}) for row in map(dict, connection.execute(query, values))]
+            return [
+                Explanation(**{**row, "evidence": json.loads(row["evidence"])})
+                for row in map(dict, connection.execute(query, values))
+            ]

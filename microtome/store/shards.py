@@ -59,11 +59,15 @@ class Activations:
             found[here] = self.shards[i][which[here] - starts[i]]
         return found.float()
 
-    def batches(self, size: int, *, epochs: int = 1, seed: int = 0, start: int = 0) -> Iterator[Float[Tensor, "size d"]]:
+    def batches(
+        self, size: int, *, epochs: int = 1, seed: int = 0, start: int = 0
+    ) -> Iterator[Float[Tensor, "size d"]]:
         """Batches of a global shuffle, anew each epoch, from batch number `start`. A last partial batch is dropped."""
         each = len(self) // size
         if not each:
-            raise Refusal(f"{len(self)} rows are fewer than one batch of {size}; harvest more tokens or lower the batch")
+            raise Refusal(
+                f"{len(self)} rows are fewer than one batch of {size}; harvest more tokens or lower the batch"
+            )
         for epoch in range(start // each, epochs):
             order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
             for i in range(start % each if epoch == start // each else 0, each):
@@ -74,7 +78,7 @@ class Activations:
 
 
 def read_manifest(folder: Path) -> dict:
-    """The manifest of a harvest, empty where there is none. Raises Refusal for one that is damaged or of another kind."""
+    """The manifest of a harvest, empty where there is none. Raises Refusal for one that is damaged or another kind."""
     path = folder / "manifest.json"
     if not path.exists():
         return {}
@@ -102,7 +106,9 @@ class ShardWriter:
         if not found:
             return
         if {key: found.get(key) for key in about} != about:
-            raise Refusal(f"{self.folder} holds activations of something else; choose another folder, or delete that one")
+            raise Refusal(
+                f"{self.folder} holds activations of something else; choose another folder, or delete that one"
+            )
         self.manifest, self.windows = found, found["windows"]
 
     @property

@@ -13,7 +13,7 @@ from microtome.core.errors import Refusal
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Where to write what becomes `path` at the end of the block; a block that fails leaves nothing, and an old file as it was.
+    """Where to write what becomes `path` at the block's end; one that fails leaves nothing new, the old as it was.
 
     Raises OSError where the disk is full or refuses, also where a safetensors writer says it in words of its own.
     """

@@ -16,8 +16,8 @@ from microtome.store.catalog import Catalog
 from microtome.store.records import Run, Summary
 
 SMALL = {
-    "--tokens": "3000", "--width": "48", "--k": "4", "--context": "32", "--held-out": "1200", "--batch": "128", "--epochs": "2",
-    "--site": "resid_post.0",
+    "--tokens": "3000", "--width": "48", "--k": "4", "--context": "32", "--held-out": "1200", "--batch": "128",
+    "--epochs": "2", "--site": "resid_post.0",
 }  # fmt: skip
 
 
@@ -47,7 +47,9 @@ def test_a_run_leaves_a_summary_that_keeps_to_its_schema(finished: Path) -> None
 
 
 def test_the_json_file_holds_the_same_figures(finished: Path) -> None:
-    assert json.loads((finished.parent / "new" / "figures.json").read_text()) == json.loads((finished / "summary.json").read_text())
+    assert json.loads((finished.parent / "new" / "figures.json").read_text()) == json.loads(
+        (finished / "summary.json").read_text()
+    )
 
 
 def test_a_run_leaves_what_the_browser_needs_and_nothing_half_done(finished: Path) -> None:
@@ -62,7 +64,11 @@ def test_a_run_leaves_what_the_browser_needs_and_nothing_half_done(finished: Pat
 
 def interrupted(monkeypatch: pytest.MonkeyPatch, where: str, run: Callable[[], int]) -> int:
     """The exit code of a run during which Ctrl-C is pressed at some place."""
-    real = {"harvest": shards.ShardWriter.append, "fit": dissection.fit.step, "catalog": dissection.Dissection._catalog}[where]
+    real = {
+        "harvest": shards.ShardWriter.append,
+        "fit": dissection.fit.step,
+        "catalog": dissection.Dissection._catalog,
+    }[where]
     count = {"harvest": 1, "fit": 7, "catalog": 0}[where]
     calls = []
 
@@ -72,7 +78,11 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, where: str, run: Callable[[], i
             raise KeyboardInterrupt
         return real(*arguments)
 
-    owner, name = {"harvest": (shards.ShardWriter, "append"), "fit": (dissection.fit, "step"), "catalog": (dissection.Dissection, "_catalog")}[where]
+    owner, name = {
+        "harvest": (shards.ShardWriter, "append"),
+        "fit": (dissection.fit, "step"),
+        "catalog": (dissection.Dissection, "_catalog"),
+    }[where]
     with monkeypatch.context() as patched:
         patched.setattr(owner, name, stop)
         patched.setattr(dissection, "SAVE_EVERY", 3)
@@ -85,11 +95,20 @@ def figures(folder: Path) -> dict:
 
 @pytest.mark.parametrize("where", ["harvest", "fit", "catalog"])
 def test_a_run_that_was_stopped_and_resumed_is_one_that_never_was(
-    where: str, finished: Path, llama_folder: Path, stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    where: str,
+    finished: Path,
+    llama_folder: Path,
+    stories: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
 ) -> None:
     folder = tmp_path / "run"
     assert interrupted(monkeypatch, where, lambda: dissect(llama_folder, stories, folder)) == STOPPED
-    assert capsys.readouterr().err.splitlines()[-1] == "microtome: stopped; the same command with --resume goes on from here"
+    assert (
+        capsys.readouterr().err.splitlines()[-1]
+        == "microtome: stopped; the same command with --resume goes on from here"
+    )
     assert Run.read(folder).stage == where
     assert dissect(llama_folder, stories, folder, "--resume") == DONE
     assert figures(folder) == figures(finished)
@@ -97,7 +116,9 @@ def test_a_run_that_was_stopped_and_resumed_is_one_that_never_was(
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
     for name, rows in Catalog(finished / "catalog").components.items():
         assert np.array_equal(Catalog(folder / "catalog").components[name], rows), name
-    steps = [[json.loads(row)["step"] for row in (f / "training.jsonl").read_text().splitlines()] for f in (folder, finished)]
+    steps = [
+        [json.loads(row)["step"] for row in (f / "training.jsonl").read_text().splitlines()] for f in (folder, finished)
+    ]
     assert steps[0] == steps[1]
 
 
@@ -114,7 +135,9 @@ def test_a_disk_that_fills_stops_the_run_with_what_was_made_and_it_goes_on_when_
     monkeypatch.setattr(shards, "save_file", full)
     assert dissect(llama_folder, stories, folder) == STOPPED
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("microtome: the disk is full (") and said.endswith("free some space, and the same command with --resume goes on from here")
+    assert said.startswith("microtome: the disk is full (") and said.endswith(
+        "free some space, and the same command with --resume goes on from here"
+    )
     monkeypatch.setattr(shards, "save_file", real)
     assert dissect(llama_folder, stories, folder, "--resume") == DONE
 
@@ -125,7 +148,9 @@ def test_resuming_what_is_done_changes_nothing(finished: Path, llama_folder: Pat
     assert figures(finished) == before
 
 
-def test_a_run_folder_cut_off_mid_write_goes_on(finished: Path, llama_folder: Path, stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_folder_cut_off_mid_write_goes_on(
+    finished: Path, llama_folder: Path, stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "run"
     assert interrupted(monkeypatch, "fit", lambda: dissect(llama_folder, stories, folder)) == STOPPED
     (folder / ".training.safetensors.partial").write_bytes(b"half")
@@ -194,7 +219,9 @@ def test_an_empty_text_and_one_shorter_than_the_context_are_refused(
     refused(capsys, dissect(llama_folder, tmp_path / "story.txt", tmp_path / "run"), *words)
 
 
-def test_text_that_is_not_there_or_not_text_is_refused(llama_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_text_that_is_not_there_or_not_text_is_refused(
+    llama_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     refused(capsys, dissect(llama_folder, tmp_path / "none.txt", tmp_path / "run"), "no text at", "none.txt")
     (tmp_path / "old.txt").write_bytes("naïve".encode("latin-1"))
     refused(capsys, dissect(llama_folder, tmp_path / "old.txt", tmp_path / "run2"), "old.txt is not UTF-8 text")
@@ -205,9 +232,15 @@ def test_a_model_that_is_not_there_is_refused(stories: Path, tmp_path: Path, cap
     refused(capsys, dissect(tmp_path / "empty", stories, tmp_path / "run"), "has no config.json")
 
 
-def test_a_model_without_a_tokenizer_is_refused(llama_folder: Path, stories: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_model_without_a_tokenizer_is_refused(
+    llama_folder: Path, stories: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     copied(llama_folder, tmp_path / "mute", without="tokenizer")
-    refused(capsys, dissect(tmp_path / "mute", stories, tmp_path / "run"), "has no tokenizer, so it cannot read text; add one to its folder")
+    refused(
+        capsys,
+        dissect(tmp_path / "mute", stories, tmp_path / "run"),
+        "has no tokenizer, so it cannot read text; add one to its folder",
+    )
 
 
 def test_activations_that_are_not_finite_are_refused_and_nothing_is_trained(
@@ -232,14 +265,26 @@ def copied(source: Path, into: Path, without: str) -> Path:
     return into
 
 
-def test_a_folder_that_already_holds_a_run_is_left_alone(finished: Path, llama_folder: Path, stories: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_folder_that_already_holds_a_run_is_left_alone(
+    finished: Path, llama_folder: Path, stories: Path, capsys: pytest.CaptureFixture
+) -> None:
     before = (finished / "summary.json").read_bytes()
-    refused(capsys, dissect(llama_folder, stories, finished), "already holds a run; --resume goes on with it, another --into begins anew")
-    refused(capsys, dissect(llama_folder, stories, finished, "--resume", "--k", "5"), "was begun with k=4; give the same to resume")
+    refused(
+        capsys,
+        dissect(llama_folder, stories, finished),
+        "already holds a run; --resume goes on with it, another --into begins anew",
+    )
+    refused(
+        capsys,
+        dissect(llama_folder, stories, finished, "--resume", "--k", "5"),
+        "was begun with k=4; give the same to resume",
+    )
     assert (finished / "summary.json").read_bytes() == before
 
 
-def test_a_dictionary_that_was_trained_elsewhere_can_be_dissected(finished: Path, llama_folder: Path, stories: Path, tmp_path: Path) -> None:
+def test_a_dictionary_that_was_trained_elsewhere_can_be_dissected(
+    finished: Path, llama_folder: Path, stories: Path, tmp_path: Path
+) -> None:
     assert dissect(llama_folder, stories, tmp_path / "run", "--dictionary", str(finished / "dictionary")) == DONE
     mine, theirs = Summary.read(tmp_path / "run"), Summary.read(finished)
     assert mine.explained_variance == pytest.approx(theirs.explained_variance, abs=1e-6) and mine.width == 48

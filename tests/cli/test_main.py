@@ -40,11 +40,15 @@ def raising(error: BaseException) -> object:
         ),
     ],
 )  # fmt: skip
-def test_every_outcome_has_its_code_and_its_sentence(command: object, code: int, said: str, capsys: pytest.CaptureFixture) -> None:
+def test_every_outcome_has_its_code_and_its_sentence(
+    command: object, code: int, said: str, capsys: pytest.CaptureFixture
+) -> None:
     assert code_of(command) == code and capsys.readouterr().err == said
 
 
-@pytest.mark.parametrize("arguments", [["dissct"], ["dissect"], ["dissect", "m", "--what"], ["dissect", "m", "--width", "x"]])
+@pytest.mark.parametrize(
+    "arguments", [["dissct"], ["dissect"], ["dissect", "m", "--what"], ["dissect", "m", "--width", "x"]]
+)
 def test_wrong_usage_is_two_and_one_line(arguments: list[str], capsys: pytest.CaptureFixture) -> None:
     assert main(arguments) == WRONG
     said = capsys.readouterr().err
@@ -59,9 +63,28 @@ def test_a_mistake_of_ours_is_not_hidden() -> None:
 def test_help_lists_every_argument_with_its_unit_and_default(capsys: pytest.CaptureFixture) -> None:
     assert main(["dissect", "--help"]) == DONE
     said = " ".join(capsys.readouterr().out.split())
-    for argument in ("--site", "--text", "--tokens", "--width", "--k", "--into", "--seed", "--device", "--json", "--resume", "--epochs", "--batch"):
+    for argument in (
+        "--site",
+        "--text",
+        "--tokens",
+        "--width",
+        "--k",
+        "--into",
+        "--seed",
+        "--device",
+        "--json",
+        "--resume",
+        "--epochs",
+        "--batch",
+    ):
         assert argument in said, argument
-    for words in ("Tokens of activations to harvest", "[default: 4096]", "[default: 32]", "[default: resid_post.2]", "2000000"):
+    for words in (
+        "Tokens of activations to harvest",
+        "[default: 4096]",
+        "[default: 32]",
+        "[default: resid_post.2]",
+        "2000000",
+    ):
         assert words in said, words
 
 
@@ -128,12 +151,16 @@ def test_a_live_bar_ends_with_one_line_for_each_stage(now: list[float]) -> None:
     assert "the news [1]" in said and "fit      10 steps in 0:00" in said
 
 
-@pytest.mark.parametrize(("number", "said"), [(0, "0"), (512, "512"), (2_000_000, "2.0M"), (1.5e9, "1.5G"), (999, "999")])
+@pytest.mark.parametrize(
+    ("number", "said"), [(0, "0"), (512, "512"), (2_000_000, "2.0M"), (1.5e9, "1.5G"), (999, "999")]
+)
 def test_numbers_are_short(number: float, said: str) -> None:
     assert short(number) == said
 
 
-@pytest.mark.parametrize(("seconds", "said"), [(0, "0:00"), (75, "1:15"), (4000, "1:06:40"), (1e9, "?"), (59.7, "1:00")])
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0, "0:00"), (75, "1:15"), (4000, "1:06:40"), (1e9, "?"), (59.7, "1:00")]
+)
 def test_times_are_said_as_clocks_do(seconds: float, said: str) -> None:
     assert clock(seconds) == said
 

@@ -17,7 +17,9 @@ def session(llama_folder: Path) -> LiveSession:
     return LiveSession(load(llama_folder, verify=False), SAE(Site("resid_post.0"), 16, 40, TopK(5)))
 
 
-def test_what_fires_on_a_text_comes_strongest_first_and_agrees_with_each_components_own_activity(session: LiveSession) -> None:
+def test_what_fires_on_a_text_comes_strongest_first_and_agrees_with_each_components_own_activity(
+    session: LiveSession,
+) -> None:
     firing = session.fire("the cat", top=3)
     assert isinstance(session, Session) and "".join(firing.tokens[1:]) == "the cat"
     for place, (components, values) in enumerate(zip(firing.components, firing.values, strict=True)):

@@ -81,4 +81,4 @@ def test_a_component_of_higher_rank_has_no_one_direction() -> None:
             return type(one)(one.read.unflatten(0, (-1, 2))[:, :, 0], one.write.unflatten(0, (-1, 2))[:, :, 0])
 
     with pytest.raises(Refusal, match="writes a subspace of rank 2, not one direction; use its `write`"):
-        Planes(SITE, 4)[0].direction
+        _ = Planes(SITE, 4)[0].direction

@@ -81,7 +81,9 @@ def test_deltas_add_up_each_computed_from_what_arrived(network: HookedModel) -> 
     close(network.run(inputs, read=[RESID], edit=deltas)[RESID], before + sum(alone))
 
 
-def test_a_delta_beside_a_replacement_is_computed_from_what_arrived_and_added_to_what_replaced_it(network: HookedModel) -> None:
+def test_a_delta_beside_a_replacement_is_computed_from_what_arrived_and_added_to_what_replaced_it(
+    network: HookedModel,
+) -> None:
     inputs, dictionary = toys.rows(), sae()
     before = network.run(inputs, read=[RESID])[RESID]
     both = network.run(inputs, read=[RESID], edit=[zero(RESID), ablate(dictionary[3])])[RESID]
@@ -124,7 +126,9 @@ def test_two_replacements_of_one_place_are_refused(network: HookedModel, one: di
 )
 def test_replacements_of_different_places_are_both_made(network: HookedModel, one: dict, other: dict) -> None:
     inputs = toys.rows()
-    left = network.run(inputs, read=[RESID], edit=[zero(RESID.at(**one)), fill(RESID.at(**other), torch.ones(()))])[RESID]
+    left = network.run(inputs, read=[RESID], edit=[zero(RESID.at(**one)), fill(RESID.at(**other), torch.ones(()))])[
+        RESID
+    ]
     before = network.run(inputs, read=[RESID])[RESID].clone()
     before[RESID.at(**one).select(inputs, before.shape).index] = 0.0
     before[RESID.at(**other).select(inputs, before.shape).index] = 1.0
@@ -134,7 +138,9 @@ def test_replacements_of_different_places_are_both_made(network: HookedModel, on
 # ---------------------------------------------------------------- what changes nothing
 
 
-@pytest.mark.parametrize("where", [dict(), dict(pos=-1), dict(pos=slice(1, None)), dict(batch=1), dict(batch=slice(1, 3), pos=0)])
+@pytest.mark.parametrize(
+    "where", [dict(), dict(pos=-1), dict(pos=slice(1, None)), dict(batch=1), dict(batch=slice(1, 3), pos=0)]
+)
 @pytest.mark.parametrize("left", [False, True])
 @pytest.mark.parametrize("name", ["embed", "resid_pre.1", "mlp_act.0", "mlp_out.1", "logits"])
 def test_patching_a_site_with_itself_changes_nothing(network: HookedModel, name: str, where: dict, left: bool) -> None:
@@ -203,8 +209,13 @@ def test_ablating_a_neuron_is_zeroing_its_weights(network: HookedModel, neuron: 
     other = toys.residual()
     with torch.no_grad():
         other.module.layers[1].mlp[2].weight[:, neuron] = 0.0
-    for dictionary in (neurons_of(network, 1), Coordinates(Site("mlp_act.1", "batch pos neuron"), NEURONS, OUT, network.module.layers[1].mlp[2].weight.T)):
-        close(logits(network, toys.rows(ragged=True), ablate(dictionary[neuron])), logits(other, toys.rows(ragged=True)))
+    for dictionary in (
+        neurons_of(network, 1),
+        Coordinates(Site("mlp_act.1", "batch pos neuron"), NEURONS, OUT, network.module.layers[1].mlp[2].weight.T),
+    ):
+        close(
+            logits(network, toys.rows(ragged=True), ablate(dictionary[neuron])), logits(other, toys.rows(ragged=True))
+        )
 
 
 def test_masking_all_components_out_leaves_the_error_and_the_bias(network: HookedModel) -> None:
@@ -233,7 +244,12 @@ def test_projecting_out_leaves_nothing_along_the_direction_and_everything_across
 def test_an_edit_at_positions_leaves_the_others_alone(network: HookedModel) -> None:
     inputs, dictionary = toys.rows(ragged=True, left=True), sae()
     before = network.run(inputs, read=[RESID])[RESID]
-    for edit in (ablate(dictionary[3]), add(torch.ones(WIDTH), 1.0, RESID), splice(dictionary), function(RESID, torch.sin)):
+    for edit in (
+        ablate(dictionary[3]),
+        add(torch.ones(WIDTH), 1.0, RESID),
+        splice(dictionary),
+        function(RESID, torch.sin),
+    ):
         left = network.run(inputs, read=[RESID], edit=[edit.at(pos=-1)])[RESID]
         whole = network.run(inputs, read=[RESID], edit=[edit])[RESID]
         assert torch.equal(left[:, :-1], before[:, :-1])
@@ -252,7 +268,10 @@ def test_edits_of_pictures_choose_rows_and_columns() -> None:
 # ---------------------------------------------------------------- refusals
 
 
-@pytest.mark.parametrize("edit", [ablate, lambda c: scale(c, 2.0), lambda c: clamp(c, 1.0), lambda c: add(c, 1.0), lambda c: splice(c.dictionary)])
+@pytest.mark.parametrize(
+    "edit",
+    [ablate, lambda c: scale(c, 2.0), lambda c: clamp(c, 1.0), lambda c: add(c, 1.0), lambda c: splice(c.dictionary)],
+)
 @pytest.mark.parametrize("dictionary", [Linear(RESID, None, torch.ones(1, WIDTH))])
 def test_a_component_that_writes_nothing_refuses_to_be_edited(edit: object, dictionary: Dictionary) -> None:
     with pytest.raises(Refusal, match="writes nothing, so it can be read but not"):

@@ -24,7 +24,13 @@ def cells(network: HookedModel, inputs: Tokens) -> list[Edit | list[Edit]]:
     clean = network.run(inputs, read=network.sites("resid_*"))
     basis = Coordinates(RESID, WIDTH)
     single = [patch(s.at(pos=p), clean) for s in clean.sites for p in (0, -1)]
-    return [*single, zero(RESID), ablate(basis[2]), [zero(RESID.at(pos=0)), add(torch.ones(WIDTH), 2.0, Site("resid_post.1"))], ablate(basis[1]).at(batch=1)]
+    return [
+        *single,
+        zero(RESID),
+        ablate(basis[2]),
+        [zero(RESID.at(pos=0)), add(torch.ones(WIDTH), 2.0, Site("resid_post.1"))],
+        ablate(basis[1]).at(batch=1),
+    ]
 
 
 @pytest.mark.parametrize("rows", [1, 7, 256])

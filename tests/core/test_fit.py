@@ -23,7 +23,9 @@ def batches(count: int = 12) -> list[Tensor]:
 
 def learning(data: list[Tensor], **settings: object) -> fit:
     sae = SAE(Site("x"), 8, 24, TopK(3), generator=torch.Generator().manual_seed(1))
-    return fit(sae, data, Reconstruction() + AuxK(24, dead_after=60), lr=1e-2, schedule=lambda step: 1 / (1 + step), **settings)
+    return fit(
+        sae, data, Reconstruction() + AuxK(24, dead_after=60), lr=1e-2, schedule=lambda step: 1 / (1 + step), **settings
+    )
 
 
 @pytest.mark.parametrize("stop", [1, 5, 11])

@@ -26,14 +26,18 @@ ragged_rows = st.lists(st.lists(st.integers(1, 9), min_size=2, max_size=6), min_
 
 
 @given(ragged_rows, st.booleans())
-def test_minus_one_is_each_rows_last_real_token_on_whichever_side_the_padding_is(rows: list[list[int]], left: bool) -> None:
+def test_minus_one_is_each_rows_last_real_token_on_whichever_side_the_padding_is(
+    rows: list[list[int]], left: bool
+) -> None:
     inputs = Tokens.of(rows, left=left)
     last = SITE.at(pos=-1).take(numbered(inputs), inputs)
     assert last.tolist() == [[r, len(row) - 1] for r, row in enumerate(rows)]
 
 
 @given(ragged_rows, st.booleans(), st.integers(-2, 1))
-def test_a_position_picks_the_same_token_of_each_row_on_whichever_side_the_padding_is(rows: list[list[int]], left: bool, p: int) -> None:
+def test_a_position_picks_the_same_token_of_each_row_on_whichever_side_the_padding_is(
+    rows: list[list[int]], left: bool, p: int
+) -> None:
     inputs = Tokens.of(rows, left=left)
     picked = Site("ids", "batch pos d").at(pos=p).take(inputs.ids[..., None], inputs)
     assert picked[:, 0].tolist() == [row[p] for row in rows]
@@ -89,7 +93,9 @@ def test_choosing_a_row_keeps_the_batch_axis() -> None:
 def test_what_is_taken_is_what_the_selection_puts_back() -> None:
     inputs, x = Tokens.of(RAGGED), torch.zeros(3, 7, 2)
     x[SITE.at(pos=-1).select(inputs, x.shape).index] = 1.0
-    assert torch.equal(x.sum((1, 2)), torch.full((3,), 2.0)) and torch.equal(SITE.at(pos=-1).take(x, inputs), torch.ones(3, 2))
+    assert torch.equal(x.sum((1, 2)), torch.full((3,), 2.0)) and torch.equal(
+        SITE.at(pos=-1).take(x, inputs), torch.ones(3, 2)
+    )
 
 
 @given(st.integers(-4, 3), st.integers(1, 3))

@@ -43,4 +43,6 @@ def test_the_same_in_single_precision_with_many_rows() -> None:
     values, indices, x, weights = (t.float() if t.is_floating_point() else t for t in drawn(700, 8, 400, 32, 0))
     dense = torch.zeros(700, 400).scatter_add(1, indices, values)
     torch.testing.assert_close(scatter_outer(values, indices, x, 400), dense.T @ x, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(gather_dot(x, weights, indices), (x @ weights.T).gather(1, indices), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        gather_dot(x, weights, indices), (x @ weights.T).gather(1, indices), rtol=1e-4, atol=1e-4
+    )

@@ -19,7 +19,11 @@ def test_the_parts_are_disjoint_and_together_all(names: list[str]) -> None:
 
 
 def test_the_split_is_the_same_everywhere_and_about_a_tenth() -> None:
-    assert [n for n in ("abc", "ast", "cmath", "codecs", "codeop", "os", "typing") if held_out(n)] == ["cmath", "codecs", "codeop"]
+    assert [n for n in ("abc", "ast", "cmath", "codecs", "codeop", "os", "typing") if held_out(n)] == [
+        "cmath",
+        "codecs",
+        "codeop",
+    ]
     assert 800 < sum(held_out(f"document {i}") for i in range(10_000)) < 1200
 
 
@@ -56,14 +60,18 @@ def test_one_file_may_hold_many_documents(tmp_path: Path) -> None:
 
 def test_lines_of_json_are_documents_also_with_odd_line_ends_inside(tmp_path: Path) -> None:
     path, odd = tmp_path / "a.jsonl", "line\u2028separator and \x85 next line"
-    path.write_text("\n".join(json.dumps({"text": t}, ensure_ascii=False) for t in (odd, "two")) + "\n\n", encoding="utf-8")
+    path.write_text(
+        "\n".join(json.dumps({"text": t}, ensure_ascii=False) for t in (odd, "two")) + "\n\n", encoding="utf-8"
+    )
     assert [d.text for d in text(path)] == [odd, "two"]
 
 
 @pytest.mark.parametrize("line", ["{", '{"body": "x"}', '["text"]', '{"text": 3}', "null"])
 def test_a_line_that_is_no_text_is_refused_by_its_number(line: str, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n' + line)
-    with pytest.raises(Refusal, match='line 2 of .*a.jsonl is no JSON object with a "text"; mend it, or leave the file out'):
+    with pytest.raises(
+        Refusal, match='line 2 of .*a.jsonl is no JSON object with a "text"; mend it, or leave the file out'
+    ):
         list(text(tmp_path / "a.jsonl"))
 
 

@@ -31,7 +31,9 @@ def made(activation: Activation | None = None, seed: int = 0) -> SAE:
 
 
 def sample(rows: int = 300) -> Tensor:
-    return 3 * torch.randn(rows, D, generator=torch.Generator().manual_seed(9)) @ torch.diag(torch.linspace(0.2, 2, D)) + 5
+    return (
+        3 * torch.randn(rows, D, generator=torch.Generator().manual_seed(9)) @ torch.diag(torch.linspace(0.2, 2, D)) + 5
+    )
 
 
 def dense_codes(sae: SAE, x: Tensor, k: int | None) -> tuple[Tensor, Tensor]:
@@ -153,7 +155,9 @@ def test_constraining_gives_the_decoder_unit_rows_and_leaves_the_rest() -> None:
 
 
 def test_the_same_generator_draws_the_same_dictionary() -> None:
-    assert torch.equal(made(seed=3).W_dec, made(seed=3).W_dec) and not torch.equal(made(seed=3).W_dec, made(seed=4).W_dec)
+    assert torch.equal(made(seed=3).W_dec, made(seed=3).W_dec) and not torch.equal(
+        made(seed=3).W_dec, made(seed=4).W_dec
+    )
 
 
 # ---------------------------------------------------------------- files
@@ -174,9 +178,18 @@ def test_what_is_saved_is_loaded_with_the_same_numbers(activation: Activation, t
     ("spoil", "sentence"),
     [
         (lambda f: (f / "dictionary.json").unlink(), "holds no dictionary.json, so no dictionary of this package"),
-        (lambda f: (f / "dictionary.json").write_text('{"schema": "other/1"}'), "has schema 'other/1'; this version reads"),
-        (lambda f: (f / "dictionary.json").write_text('{"sche'), "dictionary.json is damaged; save the dictionary again"),
-        (lambda f: replace(f, '"SAE"', '"Transcoder"'), "no dictionary of class Transcoder with activation TopK; known: SAE with"),
+        (
+            lambda f: (f / "dictionary.json").write_text('{"schema": "other/1"}'),
+            "has schema 'other/1'; this version reads",
+        ),
+        (
+            lambda f: (f / "dictionary.json").write_text('{"sche'),
+            "dictionary.json is damaged; save the dictionary again",
+        ),
+        (
+            lambda f: replace(f, '"SAE"', '"Transcoder"'),
+            "no dictionary of class Transcoder with activation TopK; known: SAE with",
+        ),
         (lambda f: replace(f, '"TopK"', '"Swish"'), "no dictionary of class SAE with activation Swish"),
         (lambda f: replace(f, '"width": 40', '"width": 39'), "does not hold what dictionary.json describes"),
         (lambda f: (f / "weights.safetensors").unlink(), "weights.safetensors is missing; save the dictionary again"),

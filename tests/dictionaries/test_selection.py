@@ -18,7 +18,11 @@ def as_sets(values: Tensor) -> Tensor:
 def test_the_largest_are_those_of_topk_ties_included(rows: int, groups: int, k: int, seed: int, ties: bool) -> None:
     generator = torch.Generator().manual_seed(seed)
     n = 16 * groups
-    scores = torch.randint(-2, 3, (rows, n), generator=generator).float() if ties else torch.randn(rows, n, generator=generator)
+    scores = (
+        torch.randint(-2, 3, (rows, n), generator=generator).float()
+        if ties
+        else torch.randn(rows, n, generator=generator)
+    )
     values, indices = largest(scores, min(k, n))
     assert torch.equal(as_sets(values), as_sets(scores.topk(min(k, n), 1).values))
     assert torch.equal(scores.gather(1, indices), values)

@@ -61,9 +61,13 @@ def test_rows_may_be_added_in_pieces(network: HookedModel) -> None:
     assert pieces.explained == pytest.approx(whole.explained, abs=1e-9) and pieces.rows == whole.rows == len(x)
 
 
-def test_a_dictionary_that_reads_one_site_and_writes_another_is_measured_on_what_it_writes(network: HookedModel) -> None:
+def test_a_dictionary_that_reads_one_site_and_writes_another_is_measured_on_what_it_writes(
+    network: HookedModel,
+) -> None:
     two = network.module.layers[0].mlp[2]
-    neurons = Coordinates(Site("mlp_act.0", "batch pos neuron"), toys.NEURONS, Site("mlp_out.0"), two.weight.T, two.bias)
+    neurons = Coordinates(
+        Site("mlp_act.0", "batch pos neuron"), toys.NEURONS, Site("mlp_out.0"), two.weight.T, two.bias
+    )
     assert variance(network, neurons, IDS).explained == pytest.approx(1.0, abs=1e-6)
 
 

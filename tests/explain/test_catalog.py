@@ -50,7 +50,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
     return built(tmp_path_factory.mktemp("catalog"))
 
 
-def built(folder: Path, network: HookedModel | None = None, dictionary: Dictionary | None = None, **settings: object) -> Catalog:
+def built(
+    folder: Path, network: HookedModel | None = None, dictionary: Dictionary | None = None, **settings: object
+) -> Catalog:
     return catalog(network or toys.residual(), dictionary or sae(), text(), folder, vocabulary=VOCABULARY, **settings)
 
 
@@ -63,7 +65,9 @@ def test_counts_sums_and_maxima_are_those_of_brute_force(made: Catalog, all_at_o
     np.testing.assert_allclose(rows["density"], (flat != 0).sum(0) / (WINDOWS * (CONTEXT - 1)), rtol=1e-5)
 
 
-def test_a_histogram_counts_every_firing_in_equal_steps_up_to_the_maximum(made: Catalog, all_at_once: np.ndarray) -> None:
+def test_a_histogram_counts_every_firing_in_equal_steps_up_to_the_maximum(
+    made: Catalog, all_at_once: np.ndarray
+) -> None:
     for component in range(WIDTH):
         fired = all_at_once[..., component][all_at_once[..., component] > 0]
         expected = np.histogram(fired, BINS, (0, fired.max() if len(fired) else 1))[0]
@@ -109,7 +113,9 @@ def test_examples_by_quantile_come_from_their_fifth_of_the_ranks(made: Catalog, 
 
 def test_an_example_is_its_window_with_every_firing_in_it(made: Catalog, all_at_once: np.ndarray) -> None:
     examples = list(made.examples(3))
-    assert examples[0].group == "top" and examples[0].values[examples[0].position] == max(e.values[e.position] for e in examples)
+    assert examples[0].group == "top" and examples[0].values[examples[0].position] == max(
+        e.values[e.position] for e in examples
+    )
     for example in examples:
         np.testing.assert_allclose(example.values, all_at_once[example.window, :, 3], rtol=2**-10)
         assert example.tokens == [VOCABULARY[i] for i in text().tokens[example.window]]
@@ -117,7 +123,9 @@ def test_an_example_is_its_window_with_every_firing_in_it(made: Catalog, all_at_
     assert list(made.examples(5)) == []
 
 
-def test_spilling_many_times_is_spilling_once(network: HookedModel, made: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spilling_many_times_is_spilling_once(
+    network: HookedModel, made: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(making, "SPILL", 100)
     again = built(tmp_path / "again", network, batch=7)
     for name, rows in made.components.items():
@@ -125,7 +133,9 @@ def test_spilling_many_times_is_spilling_once(network: HookedModel, made: Catalo
     assert np.array_equal(again.column(3).token, made.column(3).token)
 
 
-def test_many_components_are_spread_over_files(network: HookedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_components_are_spread_over_files(
+    network: HookedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = SAE(RESID, toys.WIDTH, 1100, TopK(4), generator=torch.Generator().manual_seed(0)).requires_grad_(False)
     found = built(tmp_path / "wide", network, made)
     assert len(list((tmp_path / "wide").glob("columns-*"))) == 3 and len(found) == 1100
@@ -136,7 +146,9 @@ def test_many_components_are_spread_over_files(network: HookedModel, tmp_path: P
 def test_neighbours_are_the_nearest_in_what_they_write(made: Catalog) -> None:
     unit = torch.nn.functional.normalize(sae().directions().write[:, 0], dim=1)
     cosine = (unit @ unit.T).fill_diagonal_(-2)
-    np.testing.assert_allclose(made.components["neighbour_cosine"], cosine.topk(10, 1).values.numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        made.components["neighbour_cosine"], cosine.topk(10, 1).values.numpy(), rtol=1e-4, atol=1e-5
+    )
     assert made.components["position"].shape == (WIDTH, 2)
 
 
@@ -189,13 +201,18 @@ def test_a_folder_with_other_things_in_it_is_left_alone(network: HookedModel, tm
 
 def test_a_catalogue_that_was_cut_off_is_refused_and_can_be_begun_again(network: HookedModel, tmp_path: Path) -> None:
     (built(tmp_path, network).folder / "manifest.json").unlink()
-    with pytest.raises(Refusal, match="holds no manifest.json: it is no catalogue, or its writing was cut off; write it again"):
+    with pytest.raises(
+        Refusal, match="holds no manifest.json: it is no catalogue, or its writing was cut off; write it again"
+    ):
         Catalog(tmp_path)
     (tmp_path / ".spill-000").write_bytes(b"half")
     assert len(built(tmp_path, network)) == WIDTH
 
 
-@pytest.mark.parametrize(("manifest", "sentence"), [('{"schema": "x/9"}', "has schema 'x/9'"), ("{", "is damaged; write the catalogue again")])
+@pytest.mark.parametrize(
+    ("manifest", "sentence"),
+    [('{"schema": "x/9"}', "has schema 'x/9'"), ("{", "is damaged; write the catalogue again")],
+)
 def test_another_schema_and_a_damaged_manifest_are_refused(manifest: str, sentence: str, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(manifest)
     with pytest.raises(Refusal, match=sentence):

@@ -17,7 +17,9 @@ tensors = st.builds(
     lambda shape, dtype: (torch.arange(1, 1 + torch.Size(shape).numel()) % 7).reshape(shape).to(dtype),
     st.lists(st.integers(0, 3), max_size=3), st.sampled_from(DTYPES),
 )  # fmt: skip
-leaves = st.one_of(st.none(), st.booleans(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False), st.text(max_size=5), tensors)
+leaves = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False), st.text(max_size=5), tensors
+)
 states = st.recursive(
     leaves,
     lambda inner: st.one_of(
@@ -51,7 +53,9 @@ def test_any_nested_state_comes_back_as_it_went(state: dict) -> None:
 def test_views_of_one_tensor_and_transposed_ones_are_written_as_they_look(tmp_path: Path) -> None:
     x = torch.arange(6.0).view(2, 3)
     save_state({"whole": x, "row": x[1], "turned": x.T}, tmp_path / "s")
-    assert torch.equal(load_state(tmp_path / "s")["turned"], x.T) and torch.equal(load_state(tmp_path / "s")["row"], x[1])
+    assert torch.equal(load_state(tmp_path / "s")["turned"], x.T) and torch.equal(
+        load_state(tmp_path / "s")["row"], x[1]
+    )
 
 
 def test_a_write_that_fails_leaves_the_old_state(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Explanations are kept by component and method, best first, and found by their words, however oddly these are written."""
+"""Explanations are kept by component and method, best first, and found by their words, however oddly written."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,9 @@ def said(component: int, text: str, score: float = 0.9, method: str = "rules") -
 @pytest.fixture
 def notes(tmp_path: Path) -> Notes:
     found = Notes(tmp_path / "notes.sqlite")
-    found.put([said(1, "the name after def"), said(2, "inside a docstring", 0.6), said(2, "any quoted word", 0.8, "other")])
+    found.put(
+        [said(1, "the name after def"), said(2, "inside a docstring", 0.6), said(2, "any quoted word", 0.8, "other")]
+    )
     return found
 
 
@@ -41,7 +43,26 @@ def test_searching_finds_stems_and_unfinished_last_words(notes: Notes) -> None:
     assert len(Notes(notes.path).search("a", limit=1)) <= 1
 
 
-@pytest.mark.parametrize("words", ['"', "'", '"a" OR b', "NEAR(a b)", "text:def", "a*", "^def", "-def", "(", "def AND", "\0", "';--", "{a b}: c", "é", "🙂"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        '"',
+        "'",
+        '"a" OR b',
+        "NEAR(a b)",
+        "text:def",
+        "a*",
+        "^def",
+        "-def",
+        "(",
+        "def AND",
+        "\0",
+        "';--",
+        "{a b}: c",
+        "é",
+        "🙂",
+    ],
+)
 def test_no_search_can_be_read_as_an_operator(notes: Notes, words: str) -> None:
     assert isinstance(notes.search(words), list)
 
@@ -56,6 +77,6 @@ def test_any_text_can_be_searched_for_and_what_was_said_is_found_by_its_own_word
 
 
 def test_quotes_in_an_explanation_are_kept(notes: Notes) -> None:
-    odd = replace(said(3, "it's \"quoted\"; DROP TABLE explanation"), evidence={"q": "'\"\\"})
+    odd = replace(said(3, 'it\'s "quoted"; DROP TABLE explanation'), evidence={"q": "'\"\\"})
     notes.put([odd])
     assert notes.of(3) == [odd] and [e.component for e in notes.search('it\'s "quoted"')] == [3]

@@ -10,7 +10,9 @@ from microtome.store.records import Figures, Run, Summary
 
 
 def run() -> Run:
-    return Run(command="dissect", arguments={"k": 3}, model="m", site="s", created="2026-01-01T00:00:00+00:00", version="0")
+    return Run(
+        command="dissect", arguments={"k": 3}, model="m", site="s", created="2026-01-01T00:00:00+00:00", version="0"
+    )
 
 
 def summary() -> Summary:

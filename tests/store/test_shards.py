@@ -80,11 +80,15 @@ def test_different_seeds_give_different_orders_and_a_sample_has_each_row_at_most
 
 
 def test_fewer_rows_than_a_batch_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match="300 rows are fewer than one batch of 301; harvest more tokens or lower the batch"):
+    with pytest.raises(
+        Refusal, match="300 rows are fewer than one batch of 301; harvest more tokens or lower the batch"
+    ):
         next(written(tmp_path).batches(301))
 
 
-def test_a_write_that_was_cut_off_leaves_whole_shards_and_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_was_cut_off_leaves_whole_shards_and_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     writer, real = ShardWriter(tmp_path, ABOUT, 100), shards.save_file
     writer.append(numbered(120), 3)
 
@@ -119,7 +123,10 @@ def test_a_folder_of_another_harvest_is_refused(tmp_path: Path) -> None:
         (lambda f: (f / "manifest.json").unlink(), "holds no activations; harvest some first"),
         (lambda f: (f / "manifest.json").write_text('{"schema": "x/2"}'), "has schema 'x/2'; this version reads"),
         (lambda f: (f / "manifest.json").write_text("{"), "manifest.json is damaged; delete .* and harvest again"),
-        (lambda f: (f / "shard-00001.safetensors").unlink(), "shard-00001.safetensors is missing; delete .* and harvest again"),
+        (
+            lambda f: (f / "shard-00001.safetensors").unlink(),
+            "shard-00001.safetensors is missing; delete .* and harvest again",
+        ),
         (lambda f: (f / "shard-00001.safetensors").write_bytes(b"\x09" * 30), "shard-00001.safetensors is damaged"),
     ],
 )
@@ -192,13 +199,19 @@ def test_values_that_are_not_finite_stop_the_harvest_and_what_came_before_is_kep
         return out.index_fill(1, torch.tensor([2]), torch.inf) if len(calls) == 3 else out
 
     network.module.layers[0].register_forward_hook(spoil)
-    with pytest.raises(NotFinite, match="resid_post.0 holds values that are not finite near window 8; choose another site"):
+    with pytest.raises(
+        NotFinite, match="resid_post.0 holds values that are not finite near window 8; choose another site"
+    ):
         list(harvesting(network, windows(), SITE, 10**6, tmp_path, batch=4))
     assert len(Activations(tmp_path)) == 2 * 4 * 8
 
 
-@pytest.mark.parametrize("site", [Site("pattern.0", "batch head query key"), Site("z.0", "batch pos head d"), Site("flat", "batch d")])
-def test_a_site_without_one_vector_for_each_position_is_refused(network: HookedModel, site: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "site", [Site("pattern.0", "batch head query key"), Site("z.0", "batch pos head d"), Site("flat", "batch d")]
+)
+def test_a_site_without_one_vector_for_each_position_is_refused(
+    network: HookedModel, site: Site, tmp_path: Path
+) -> None:
     with pytest.raises(Refusal, match="harvest a site with one vector for each position, such as resid_post"):
         next(harvesting(network, windows(), site, 100, tmp_path))
 
