@@ -26,8 +26,14 @@ app = App(
 
 
 # Named, not imported: their modules bring torch and transformers with them.
-for command in ("dissect", "browse", "check", "bench"):
-    app.command(f"microtome.cli.{command}:{command}", name=command)
+COMMANDS = {
+    "dissect": "Find the parts of a model, say what each responds to, and measure how well they stand in for it.",
+    "browse": "Look at the runs of a folder in a browser on this machine.",
+    "check": "Prove on a model what each of its named sites means.",
+    "bench": "Time the product's own steps beside the floor that nothing could beat here.",
+}
+for command, words in COMMANDS.items():
+    app.command(f"microtome.cli.{command}:{command}", name=command, help=words)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
