@@ -18,7 +18,19 @@ from microtome.core.site import Site
 from microtome.core.trace import Trace
 from microtome.store.checkpoint import load_state, save_state
 
-KINDS = {k.__name__: k for k in (kinds.Patch, kinds.Fill, kinds.Splice, kinds.Add, kinds.Scale, kinds.Clamp, kinds.ProjectOut, kinds.Masked)}
+KINDS = {
+    k.__name__: k
+    for k in (
+        kinds.Patch,
+        kinds.Fill,
+        kinds.Splice,
+        kinds.Add,
+        kinds.Scale,
+        kinds.Clamp,
+        kinds.ProjectOut,
+        kinds.Masked,
+    )
+}
 Named = Mapping[str, Dictionary]
 
 
@@ -36,7 +48,9 @@ def written(edit: Edit, dictionaries: Named) -> dict:
     kind = type(edit).__name__
     if kind not in KINDS:
         raise Refusal(f"'{edit}' cannot be saved: it holds a function; say it with {', '.join(sorted(KINDS))}")
-    operands = {f.name: value_written(getattr(edit, f.name), edit, dictionaries) for f in fields(edit) if f.name != "site"}
+    operands = {
+        f.name: value_written(getattr(edit, f.name), edit, dictionaries) for f in fields(edit) if f.name != "site"
+    }
     return {"kind": kind, "site": site_written(edit.site), "operands": operands}
 
 
@@ -98,5 +112,3 @@ def place_written(place: At) -> Any:
 
 def place_read(place: Any) -> At:
     return slice(place["from"], place["to"]) if isinstance(place, dict) else place
-
-
