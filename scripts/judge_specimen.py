@@ -63,7 +63,9 @@ class KneserNey:
         self.orders = {}
         for order in range(ORDER, 0, -1):
             self.orders[order] = self.counted(codes, counts)
-            codes, counts = np.unique(codes % vocabulary ** (order - 1), return_counts=True) if order > 1 else (codes, counts)
+            codes, counts = (
+                np.unique(codes % vocabulary ** (order - 1), return_counts=True) if order > 1 else (codes, counts)
+            )
 
     def grams(self, ids: Tensor, order: int) -> np.ndarray:
         """Every n-gram as one number, the beginning padded with the begin-of-text token."""
@@ -78,7 +80,14 @@ class KneserNey:
         totals = np.add.reduceat(counts, first)
         ones, twos = (counts == 1).sum(), (counts == 2).sum()
         discount = ones / max(1, ones + 2 * twos)
-        return {"codes": codes, "counts": counts, "histories": histories, "totals": totals, "kinds": kinds, "discount": discount}
+        return {
+            "codes": codes,
+            "counts": counts,
+            "histories": histories,
+            "totals": totals,
+            "kinds": kinds,
+            "discount": discount,
+        }
 
     def probabilities(self, ids: Tensor) -> np.ndarray:
         """The probability of each token of a module given the four before it."""
@@ -107,7 +116,9 @@ def induction_scores(model: HookedModel, length: int = 100, rows: int = 16) -> T
     half = torch.randint(300, model.module.config.vocab_size, (rows, length), generator=generator)
     ids = torch.cat([torch.full((rows, 1), model.tokenizer.bos_token_id), half, half], 1)
     trace = model.run(ids, read=model.sites("pattern.*"))
-    return torch.stack([trace[s].diagonal(offset=1 - length, dim1=2, dim2=3)[..., 1:].mean((0, 2)) for s in trace.sites])
+    return torch.stack(
+        [trace[s].diagonal(offset=1 - length, dim1=2, dim2=3)[..., 1:].mean((0, 2)) for s in trace.sites]
+    )
 
 
 def main() -> None:
@@ -126,10 +137,15 @@ def main() -> None:
         "held_out_tokens": sum(len(s) - 1 for s in streams["held_out"]),
         "bits_per_byte": {
             "specimen": model_bits(model, streams["held_out"]) / size,
-            "five_gram": sum(-np.log2(grams.probabilities(ids)).sum() for ids in streams["held_out"] if len(ids) > 1) / size,
+            "five_gram": sum(-np.log2(grams.probabilities(ids)).sum() for ids in streams["held_out"] if len(ids) > 1)
+            / size,
             "xz": xz_bits(documents["held_out"]) / size,
         },
-        "induction": {"best": scores.max().item(), "layer": int(scores.argmax()) // scores.shape[1], "head": int(scores.argmax()) % scores.shape[1]},
+        "induction": {
+            "best": scores.max().item(),
+            "layer": int(scores.argmax()) // scores.shape[1],
+            "head": int(scores.argmax()) % scores.shape[1],
+        },
     }
     print(json.dumps(report, indent=1))
     if given.json:

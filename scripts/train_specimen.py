@@ -8,7 +8,6 @@ Writes a Hugging Face-format folder (float16 safetensors, tokenizer, manifest of
 
 import argparse
 import json
-import math
 import platform
 import random
 import time
@@ -33,13 +32,20 @@ def train_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerFast:
     """A byte-level BPE whose words respect Python: indentation, brackets, digits and underscores stand alone."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(WORDS), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(WORDS), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=[BOUNDARY], initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, special_tokens=[BOUNDARY], initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOUNDARY, eos_token=BOUNDARY, model_max_length=CONTEXT)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=BOUNDARY, eos_token=BOUNDARY, model_max_length=CONTEXT
+    )
 
 
 def new_model() -> Starcoder2ForCausalLM:
@@ -54,7 +60,10 @@ def new_model() -> Starcoder2ForCausalLM:
 
 
 def token_stream(tokenizer: PreTrainedTokenizerFast, documents: list[Document]) -> list[Tensor]:
-    return [torch.tensor(ids, dtype=torch.long) for ids in tokenizer([d.text for d in documents], add_special_tokens=False)["input_ids"]]
+    return [
+        torch.tensor(ids, dtype=torch.long)
+        for ids in tokenizer([d.text for d in documents], add_special_tokens=False)["input_ids"]
+    ]
 
 
 def windows(streams: list[Tensor], order: random.Random) -> Iterator[Tensor]:
@@ -155,7 +164,10 @@ def main() -> None:
         if step % 250 == 249 or last:
             spent = seconds + time.monotonic() - begun
             optimiser_states = [o.state_dict() for o in steppers]
-            torch.save({"model": model.state_dict(), "optimisers": optimiser_states, "step": step + 1, "seconds": spent}, checkpoint)
+            torch.save(
+                {"model": model.state_dict(), "optimisers": optimiser_states, "step": step + 1, "seconds": spent},
+                checkpoint,
+            )
             save(model, tokenizer, given.into, {
                 "modules": {part: [d.name for d in ds] for part, ds in documents.items()}, "tokens": tokens,
                 "python": platform.python_version(), "machine": f"{torch.get_num_threads()} threads", "seconds": spent,

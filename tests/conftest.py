@@ -64,7 +64,25 @@ def byte_tokenizer():
 def stories(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of sixty short texts, some of them held out."""
     path = tmp_path_factory.mktemp("text") / "stories.jsonl"
-    words = "the cat sat on a mat and then it ran to see what was in the box".split()
+    words = [
+        "the",
+        "cat",
+        "sat",
+        "on",
+        "a",
+        "mat",
+        "and",
+        "then",
+        "it",
+        "ran",
+        "to",
+        "see",
+        "what",
+        "was",
+        "in",
+        "the",
+        "box",
+    ]
     generator = torch.Generator().manual_seed(0)
 
     def story() -> str:

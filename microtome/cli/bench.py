@@ -1,6 +1,6 @@
 """`microtome bench`: how long the product's own steps take, beside the floor that nothing could beat here.
 
-A floor is measured in the same run, in turn with the step it bounds, so that a busy machine slows both: quote the share.
+A floor is measured in turn with the step it bounds, so that a busy machine slows both: quote the share.
 """
 
 import json as json_format
@@ -28,7 +28,7 @@ from microtome.models.load import load
 
 
 class Timing(BaseModel):
-    """One step. `floor_ms` is the part that cannot be saved (`floor` says what it is), `floor_share` floor_ms / step_ms."""
+    """One step. `floor_ms` cannot be saved (`floor` says what it is); `floor_share` is floor_ms / step_ms."""
 
     name: str
     step_ms: float
@@ -88,8 +88,16 @@ def bench(
 def time_run(model: HookedModel, repeats: int) -> Timing:
     """A forward pass with 12 sites read, beside the bare module's."""
     ids = some_tokens(model, rows=4)
-    sites = [*model.sites("resid_*"), *model.sites("attn_out.*"), *model.sites("mlp_out.*")][:11] + [model.site("logits")]
-    return compared("run, 12 sites", lambda: model.run(ids, read=sites), "the bare module", lambda: ids.call(model.module), ids.ids.numel(), repeats)
+    inner = [*model.sites("resid_*"), *model.sites("attn_out.*"), *model.sites("mlp_out.*")]
+    sites = [*inner[:11], model.site("logits")]
+    return compared(
+        "run, 12 sites",
+        lambda: model.run(ids, read=sites),
+        "the bare module",
+        lambda: ids.call(model.module),
+        ids.ids.numel(),
+        repeats,
+    )
 
 
 def time_harvest(model: HookedModel, repeats: int) -> Timing:
@@ -97,7 +105,14 @@ def time_harvest(model: HookedModel, repeats: int) -> Timing:
     ids = some_tokens(model, rows=4)
     middle = model.sites("resid_post.*")
     site = middle[len(middle) // 2]
-    return compared(f"harvest {site}", lambda: model.run(ids, read=[site]), "the whole module", lambda: ids.call(model.module), ids.ids.numel(), repeats)
+    return compared(
+        f"harvest {site}",
+        lambda: model.run(ids, read=[site]),
+        "the whole module",
+        lambda: ids.call(model.module),
+        ids.ids.numel(),
+        repeats,
+    )
 
 
 def some_tokens(model: HookedModel, rows: int, context: int = 256) -> Tokens:
@@ -115,11 +130,25 @@ def time_sae(d_in: int, width: int, k: int, batch: int, repeats: int) -> Timing:
     dtype = torch.bfloat16 if fast_bfloat16(x.device) else torch.float32
     low, weights = x.to(dtype), sae.W_enc.detach().to(dtype)
     floor = f"encoder product, {str(dtype).removeprefix('torch.')}"
-    return compared(f"sae step {d_in} x {width}, k {k}", lambda: learning.step(x), floor, lambda: low @ weights.T, batch, repeats, grad=True)
+    return compared(
+        f"sae step {d_in} x {width}, k {k}",
+        lambda: learning.step(x),
+        floor,
+        lambda: low @ weights.T,
+        batch,
+        repeats,
+        grad=True,
+    )
 
 
 def compared(
-    name: str, step: Callable[[], object], floor: str, bound: Callable[[], object], tokens: int, repeats: int, grad: bool = False
+    name: str,
+    step: Callable[[], object],
+    floor: str,
+    bound: Callable[[], object],
+    tokens: int,
+    repeats: int,
+    grad: bool = False,
 ) -> Timing:
     """Both in turn, `repeats` times after a warm-up; medians."""
     pairs = []
@@ -145,5 +174,12 @@ def show(found: list[Timing]) -> None:
     for column in ("", "ms", "tokens/s", "floor", "floor ms", "share"):
         table.add_column(column, justify="left" if column in ("", "floor") else "right")
     for t in found:
-        table.add_row(t.name, f"{t.step_ms:.1f}", f"{t.tokens_per_second:,.0f}", t.floor, f"{t.floor_ms:.1f}", f"{t.floor_share:.0%}")
+        table.add_row(
+            t.name,
+            f"{t.step_ms:.1f}",
+            f"{t.tokens_per_second:,.0f}",
+            t.floor,
+            f"{t.floor_ms:.1f}",
+            f"{t.floor_share:.0%}",
+        )
     Console().print(table)

@@ -11,7 +11,7 @@ from microtome.cli.session import open_session
 from microtome.core.errors import Refusal
 
 
-def browse(folder: Path = Path("runs"), /, *, port: int = 0, host: str = "127.0.0.1", open: bool = True) -> None:  # noqa: A002
+def browse(folder: Path = Path("runs"), /, *, port: int = 0, host: str = "127.0.0.1", open: bool = True) -> None:
     """Serve the runs of a folder until interrupted. Prints one line with the address, which holds a token.
 
     Parameters

@@ -84,7 +84,9 @@ class Settings(BaseModel):
 
     def refuse_nonsense(self) -> None:
         if self.k > self.width:
-            raise Refusal(f"k is {self.k}, more than the {self.width} components there would be; lower --k or raise --width")
+            raise Refusal(
+                f"k is {self.k}, more than the {self.width} components there would be; lower --k or raise --width"
+            )
 
 
 class Dissection:
@@ -96,11 +98,14 @@ class Dissection:
         self.run = self._taken_up() if resume else self._begun()
 
     def _begun(self) -> Run:
-        if (self.folder / Run.file).exists() and any(self.folder.glob("*/*")):  # not of one that failed before it made anything
+        if (self.folder / Run.file).exists() and any(
+            self.folder.glob("*/*")
+        ):  # not of one that failed before it made anything
             raise Refusal(f"{self.folder} already holds a run; --resume goes on with it, another --into begins anew")
         run = Run(
-            command="dissect", arguments=json.loads(self.settings.model_dump_json(exclude={"into"})), model=self.settings.model,
-            site=self.settings.site, created=datetime.now(UTC).isoformat(timespec="seconds"), version=version("microtome"),
+            command="dissect", arguments=json.loads(self.settings.model_dump_json(exclude={"into"})),
+            model=self.settings.model, site=self.settings.site, version=version("microtome"),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
         )  # fmt: skip
         run.write(self.folder)
         return run
@@ -148,7 +153,9 @@ class Dissection:
     def context(self) -> int:
         most = getattr(self.model.module.config, "max_position_embeddings", 256)
         if (self.settings.context or 0) > most:
-            raise Refusal(f"--context {self.settings.context} is more than the {most} positions of {self.settings.model}")
+            raise Refusal(
+                f"--context {self.settings.context} is more than the {most} positions of {self.settings.model}"
+            )
         return self.settings.context or min(256, most)
 
     def documents(self, part: Part) -> list[Document]:
@@ -178,14 +185,17 @@ class Dissection:
 
     @cached_property
     def dictionary(self) -> SAE:
-        return load_dictionary(self.settings.dictionary or self.folder / "dictionary")
+        return load_dictionary(self.settings.dictionary or self.folder / "dictionary").to(self.settings.device)
 
     # ------------------------------------------------------------ the stages
 
     def _load(self) -> None:
         model = self.model
         parameters = sum(p.numel() for p in model.module.parameters())
-        self.watch.say(f"{self.settings.model}: {parameters / 1e6:.1f}M parameters, {len(model.sites())} sites verified; reading {self.site}")
+        self.watch.say(
+            f"{self.settings.model}: {parameters / 1e6:.1f}M parameters, {len(model.sites())} sites verified; "
+            f"reading {self.site}"
+        )
         if self.settings.text == []:
             self.watch.say("text: the standard library's source (give --text for your own)")
 
@@ -195,12 +205,20 @@ class Dissection:
         with self.watch.stage("harvest", self.settings.tokens, "tokens") as advance:
             about = {"model": self.settings.model, "context": self.context, "seed": self.settings.seed}
             found = harvesting(
-                self.model, self.windows("train"), self.site, self.settings.tokens, self.folder / "activations", about=about
+                self.model,
+                self.windows("train"),
+                self.site,
+                self.settings.tokens,
+                self.folder / "activations",
+                about=about,
             )
             for progress in found:
                 advance(progress.rows)
         if len(self.activations) < self.settings.tokens:
-            self.watch.say(f"  the text holds only {len(self.activations):,} tokens of the {self.settings.tokens:,} asked for; using them all")
+            self.watch.say(
+                f"  the text holds only {len(self.activations):,} tokens of the {self.settings.tokens:,} asked for; "
+                "using them all"
+            )
 
     def _fit(self) -> None:
         if self.settings.dictionary:
@@ -223,20 +241,35 @@ class Dissection:
         """The fit, taken up where it was left."""
         given, acts = self.settings, self.activations
         generator = torch.Generator().manual_seed(given.seed)
-        sae = SAE(self.site, acts.width, given.width, TopK(given.k), Normalisation.of(acts.sample(SAMPLE)), generator=generator)
+        sae = SAE(
+            self.site,
+            acts.width,
+            given.width,
+            TopK(given.k),
+            Normalisation.of(acts.sample(SAMPLE)),
+            generator=generator,
+        )
         steps = acts.batches_in(given.epochs, given.batch)
         objective = Reconstruction() + AuxK(given.width, dead_after=REVIVE_AFTER)
         saved = self.folder / "training.safetensors"
         state = load_state(saved) if saved.exists() else None
         batches = acts.batches(given.batch, epochs=given.epochs, seed=given.seed, start=state["index"] if state else 0)
-        learning = fit(sae, batches, objective, lr=given.lr, schedule=lambda step: min(1.0, (step + 1) / 50, (1 - step / steps) / 0.7))
+        sae, objective = sae.to(given.device), objective.to(given.device)
+        batches = (batch.to(given.device) for batch in batches)
+        learning = fit(
+            sae,
+            batches,
+            objective,
+            lr=given.lr,
+            schedule=lambda step: min(1.0, (step + 1) / 50, (1 - step / steps) / 0.7),
+        )
         if state:
             learning.load_state_dict(state)
             cut_log(self.folder / "training.jsonl", state["index"])
         return learning
 
     def _catalog(self) -> None:
-        """One pass over held-out text, for the catalogue, the baselines' catalogues and everybody's explained variance."""
+        """One pass over held-out text, for the catalogue, those of the baselines and everybody's variance."""
         dictionaries = {OWN: self.dictionary, **self.baselines}
         variances = {name: Variance(d) for name, d in dictionaries.items()}
         cataloguers = {
@@ -247,10 +280,17 @@ class Dissection:
             witnesses = [*variances.values(), *cataloguers.values()]
             for seen in surveying(self.model, witnesses, self.held_out.tokens):
                 advance(seen * (self.context - 1))
-            about = {"vocabulary": vocabulary_of(self.model), "labels": LABELS if self.labelled else (), "about": self._about_text()}
+            about = {
+                "vocabulary": vocabulary_of(self.model),
+                "labels": LABELS if self.labelled else (),
+                "about": self._about_text(),
+            }
             for name, cataloguer in cataloguers.items():
                 cataloguer.finish(**about, logits=self._logits() if name == OWN else None)
-        kept = {n: {"explained_variance": v.explained, "l0": v.l0, "dead_fraction": v.never_fired, "mean": v.mean} for n, v in variances.items()}
+        kept = {
+            n: {"explained_variance": v.explained, "l0": v.l0, "dead_fraction": v.never_fired, "mean": v.mean}
+            for n, v in variances.items()
+        }
         save_state(kept, self.folder / "variances.safetensors")
 
     @cached_property
@@ -258,15 +298,16 @@ class Dissection:
         """What the dictionary must beat, at the same sparsity."""
         k, generator = self._k(), torch.Generator().manual_seed(self.settings.seed + 1)
         sample = self._sample()
-        return {
+        made = {
             "random": random_dictionary(self.site, sample, len(self.dictionary), k, generator),
             "pca": principal_components(self.site, sample, min(k, sample.shape[1])),
             "neurons": Strongest(self._neurons(), k),
         }
+        return {name: dictionary.to(self.settings.device) for name, dictionary in made.items()}
 
     @property
     def catalogs(self) -> dict[str, Path]:
-        """Where each catalogue is. Principal components always fire, so there is nothing to explain about when they do."""
+        """Where each catalogue is. Principal components always fire: there is no when to explain."""
         return {OWN: self.folder / "catalog", "random": self.folder / ".random", "neurons": self.folder / ".neurons"}
 
     def _logits(self) -> torch.Tensor | None:
@@ -293,7 +334,10 @@ class Dissection:
 
     def _measure(self) -> None:
         """Cross-entropy recovered, by each dictionary at its own site against that site's mean; then the summary."""
-        found, shares = load_state(self.folder / "variances.safetensors"), load_state(self.folder / "explained.safetensors")
+        found, shares = (
+            load_state(self.folder / "variances.safetensors"),
+            load_state(self.folder / "explained.safetensors"),
+        )
         dictionaries = {OWN: self.dictionary, **self.baselines}
         sites = dict.fromkeys(d.writes[0] for d in dictionaries.values())
         with self.watch.stage("measure", len(sites), "sites") as advance:
@@ -326,7 +370,7 @@ class Dissection:
             return self.activations.sample(SAMPLE, seed=1)
         some = gather(self.windows("train"), 256).tokens
         with torch.no_grad():
-            return self.model.run(some, read=[self.site])[self.site][:, 1:].flatten(0, 1)
+            return self.model.run(some, read=[self.site])[self.site][:, 1:].flatten(0, 1).cpu()
 
     def _neurons(self) -> Dictionary:
         """The neurons of the site's layer, or the axes of the site where it has none."""
@@ -344,12 +388,13 @@ class Dissection:
         ).write(self.folder)  # fmt: skip
 
     def _dead(self, never_fired: float | None) -> float | None:
-        """Of a dictionary trained here, the share that did not fire in the last million training tokens."""
+        """Of a dictionary trained here, the share silent for the last million training tokens (or all of them)."""
         saved = self.folder / "training.safetensors"
         if self.settings.dictionary or not saved.exists():
             return never_fired
-        silent = next(v for k, v in load_state(saved)["objective"].items() if k.endswith("silent"))
-        return (silent >= DEAD_WINDOW).float().mean().item()
+        state = load_state(saved)
+        silent = next(v for k, v in state["objective"].items() if k.endswith("silent"))
+        return (silent >= min(DEAD_WINDOW, state["rows"])).float().mean().item()
 
 
 def logged(step: tuple, learning: fit, seconds: float) -> dict:
@@ -364,7 +409,13 @@ def logged(step: tuple, learning: fit, seconds: float) -> dict:
 def cut_log(path: Path, step: int) -> None:
     """Drop the rows of steps that will be made again."""
     if path.exists():
-        path.write_text("".join(row + "\n" for row in path.read_text().splitlines() if row.endswith("}") and json.loads(row)["step"] <= step))
+        path.write_text(
+            "".join(
+                row + "\n"
+                for row in path.read_text().splitlines()
+                if row.endswith("}") and json.loads(row)["step"] <= step
+            )
+        )
 
 
 def explained_share(catalog: Catalog, found: list) -> float:

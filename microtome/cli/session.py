@@ -37,7 +37,9 @@ class LiveSession:
         best = codes.top(top)
         order = best.values[0].argsort(-1, descending=True)
         values, components = (lists(x[0].gather(-1, order)) for x in (best.values, best.indices))
-        kept = [[(c, v) for c, v in zip(cs, vs, strict=True) if v > 0] for cs, vs in zip(components, values, strict=True)]
+        kept = [
+            [(c, v) for c, v in zip(cs, vs, strict=True) if v > 0] for cs, vs in zip(components, values, strict=True)
+        ]
         return Firing(tokens, [[c for c, _ in row] for row in kept], [[v for _, v in row] for row in kept])
 
     def activity(self, text: str, component: int) -> tuple[list[str], list[float]]:

@@ -42,6 +42,10 @@ class Inputs(ABC):
         """All rows, `times` over: row r of copy c stands at c * len(self) + r."""
 
     @abstractmethod
+    def to(self, device: torch.device | str) -> "Inputs":
+        """The same rows on another device."""
+
+    @abstractmethod
     def call(self, module: nn.Module) -> object:
         """Run the module on this batch and return what it returns."""
 
@@ -178,6 +182,9 @@ class Arrays(Inputs):
 
     def repeat(self, times: int) -> "Arrays":
         return Arrays(tuple(t.repeat(times, *[1] * (t.ndim - 1)) for t in self.tensors))
+
+    def to(self, device: torch.device | str) -> "Arrays":
+        return Arrays(tuple(t.to(device) for t in self.tensors))
 
     def call(self, module: nn.Module) -> object:
         return module(*self.tensors)

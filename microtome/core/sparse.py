@@ -5,6 +5,7 @@ k of n latents active, all but the encoder's own product shrinks by n / k.
 """
 
 import warnings
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -48,12 +49,12 @@ def scatter_outer(
 
 class _BagProduct(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, values: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
+    def forward(ctx: Any, values: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
         ctx.save_for_backward(values, indices, weights)
         return bag_sum(values, indices, weights)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple:
+    def backward(ctx: Any, grad: Tensor) -> tuple:
         values, indices, weights = ctx.saved_tensors
         grad = grad.contiguous()
         to_values = gather_dot(grad, weights, indices) if ctx.needs_input_grad[0] else None

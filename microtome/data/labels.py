@@ -201,6 +201,7 @@ def label_tokens(source: str, offsets: Int[np.ndarray, "tokens 2"]) -> Bool[np.n
 
 # --------------------------------------------------------------------------------------------------- characters
 
+
 def first_visible(source: str, offsets: Int[np.ndarray, "tokens 2"]) -> Int[np.ndarray, "tokens"]:
     """Where each token's first visible character stands; its first character where there is none."""
     start, end = offsets.T
@@ -225,6 +226,7 @@ def next_visible(source: str) -> Int[np.ndarray, "characters_and_end"]:
 
 
 # --------------------------------------------------------------------------------------------------- the text, read
+
 
 class MisreadError(Exception):
     """The tokenizer's columns do not fit the text (stray carriage returns, null bytes)."""
@@ -342,6 +344,7 @@ class Text:
 
 
 # --------------------------------------------------------------------------------------------------- what tokens say
+
 
 def token_spans(text: Text) -> Iterator[Span]:
     yield from layout(text)
@@ -515,6 +518,7 @@ def block_colons(text: Text) -> Iterator[Span]:
 
 # --------------------------------------------------------------------------------------------------- what syntax says
 
+
 def syntax_spans(text: Text, tree: ast.Module) -> Iterator[Span]:
     for node in visible_nodes(tree):
         for mark in MARKS.get(type(node), ()):
@@ -537,25 +541,30 @@ def visible_nodes(tree: ast.AST) -> Iterator[ast.AST]:
 def whole(name: str) -> Callable[[Text, ast.AST], Iterator[Span]]:
     def mark(text: Text, node: ast.AST) -> Iterator[Span]:
         yield Span(name, text.start(node), text.end(node))
+
     return mark
 
 
 def after_first_word(name: str) -> Callable[[Text, ast.AST], Iterator[Span]]:
     def mark(text: Text, node: ast.AST) -> Iterator[Span]:
         yield Span(name, text.words[text.first(node)].end, text.end(node))
+
     return mark
 
 
 def header(name: str) -> Callable[[Text, ast.AST], Iterator[Span]]:
     """From after the statement's first word to the colon before its body."""
+
     def mark(text: Text, node: ast.AST) -> Iterator[Span]:
         yield Span(name, text.words[text.first(node)].end, colon_before(text, node.body[0]))
+
     return mark
 
 
 def body(name: str, field: str = "body") -> Callable[[Text, ast.AST], Iterator[Span]]:
     def mark(text: Text, node: ast.AST) -> Iterator[Span]:
         yield block(text, name, getattr(node, field))
+
     return mark
 
 
@@ -584,6 +593,7 @@ def definition(name: str, keyword_: str) -> Callable[[Text, ast.AST], Iterator[S
     def mark(text: Text, node: ast.AST) -> Iterator[Span]:
         word = text.words[text.after(text.start(node), keyword_) + 1]
         yield Span(name, word.start, word.end)
+
     return mark
 
 

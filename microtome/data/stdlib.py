@@ -10,7 +10,7 @@ from pathlib import Path
 
 from microtome.data.text import Document, Part, chosen
 
-# Character maps are tables of numbers, near copies of one another: they would leak from training into the held-out part.
+# Character maps are near copies of one another: they would leak from training into the held-out part.
 LEFT_OUT = {"encodings", "site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
 
 

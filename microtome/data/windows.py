@@ -61,7 +61,9 @@ def windows(
         ids, names, labels = ids[whole:], names[whole:], labels[whole:]
 
 
-def tokenised(document: Document, tokenizer: Tokenizer, label: Labeller | None) -> tuple[list[int], Bool[np.ndarray, "tokens labels"]]:
+def tokenised(
+    document: Document, tokenizer: Tokenizer, label: Labeller | None
+) -> tuple[list[int], Bool[np.ndarray, "tokens labels"]]:
     """A document's ids and labels, the end-of-text token included."""
     settings = {"add_special_tokens": False, "return_offsets_mapping": label is not None, "verbose": False}
     encoded = tokenizer(document.text, **settings)

@@ -5,6 +5,8 @@ product only proposes k + 16 candidates, and those are scored again in full prec
 are always among them (a low-precision product alone gives about a third of all rows a wrong component).
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -36,7 +38,7 @@ def largest(scores: Float[Tensor, "rows n"], k: int) -> tuple[Float[Tensor, "row
 
 class _TopLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, weights: Tensor, bias: Tensor, k: int, fast: bool) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, weights: Tensor, bias: Tensor, k: int, fast: bool) -> tuple[Tensor, Tensor]:
         parts = [_top_block(rows, weights, bias, k, fast) for rows in _blocks(x, weights, fast)]
         values, indices = (torch.cat(part) for part in zip(*parts, strict=True))
         ctx.save_for_backward(x, weights, indices)
@@ -44,7 +46,7 @@ class _TopLinear(torch.autograd.Function):
         return values, indices
 
     @staticmethod
-    def backward(ctx, grad: Tensor, _: Tensor) -> tuple:
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple:
         x, weights, indices = ctx.saved_tensors
         grad = grad.contiguous()
         n = len(weights)

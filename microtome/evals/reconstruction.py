@@ -39,7 +39,7 @@ class Variance:
         codes, target = trace.codes(self.dictionary), trace[self.site]
         entries = codes.entries()
         counted = entries.components[entries.rows % target.shape[1] != 0]
-        self.fired += torch.bincount(counted, minlength=codes.width)
+        self.fired += torch.bincount(counted, minlength=codes.width).cpu()
         self.active += len(counted)
         self.add(target[:, 1:].flatten(0, 1), self.dictionary.decode(codes)[:, 1:].flatten(0, 1))
 
@@ -47,7 +47,7 @@ class Variance:
         """Count rows against what the dictionary makes of them."""
         self.rows += len(target)
         self.missed += (target - reconstructed).double().pow(2).sum().item()
-        self.sums = self.sums + target.double().sum(0)
+        self.sums = self.sums + target.double().sum(0).cpu()
         self.squares += target.double().pow(2).sum().item()
 
     @property

@@ -202,7 +202,7 @@ def spread(ranked: Int[np.ndarray, "n"], slots: Int[np.ndarray, "slots"]) -> Non
 
 def geometry(dictionary: Dictionary, kept: int) -> dict[str, np.ndarray]:
     """Nearest neighbours by cosine of what components write, and a plane map of them (first two principal axes)."""
-    written = dictionary.directions().write[:kept, 0].detach().float()
+    written = dictionary.directions().write[:kept, 0].detach().float().cpu()
     unit = torch.nn.functional.normalize(written, dim=1)
     nearest, cosine = [], []
     for start in range(0, len(unit), 1024):
@@ -224,6 +224,7 @@ def effects_on_logits(logits: Float[Tensor, "components vocab"] | None) -> dict[
     """The tokens that each component promotes and suppresses most."""
     if logits is None:
         return {}
+    logits = logits.cpu()
     top, bottom = logits.topk(NEAREST, 1), (-logits).topk(NEAREST, 1)
     return {
         "logits_top": top.indices.int().numpy(),

@@ -36,6 +36,7 @@ Z = 1.959964  # of a 95% interval
 
 # ----------------------------------------------------------------------------------------------- two parts of the text
 
+
 @dataclass(frozen=True)
 class Split:
     """Which windows a sentence may be proposed from and which it is scored on; a window may be in neither (a gap)."""
@@ -99,6 +100,7 @@ class Part:
 
 
 # --------------------------------------------------------------------------------------------------- drawing evidence
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -185,6 +187,7 @@ def draw_same_tokens(
 
 
 # --------------------------------------------------------------------------------------------------- the score
+
 
 def balanced(evidence: Evidence, said: Bool[np.ndarray, "places"]) -> float:
     """Balanced accuracy alone, without its interval."""

@@ -147,6 +147,7 @@ class Explainer:
 
 # --------------------------------------------------------------------------------------------------- candidates
 
+
 @dataclass(frozen=True)
 class Candidates:
     """Conditions with their answers at every place of some evidence, and what naming each costs."""
@@ -156,9 +157,7 @@ class Candidates:
     prices: Float[np.ndarray, "conditions"]
 
 
-def candidates(
-    reading: Reading, places: Int[np.ndarray, "places"], weights: Float[np.ndarray, "places"]
-) -> Candidates:
+def candidates(reading: Reading, places: Int[np.ndarray, "places"], weights: Float[np.ndarray, "places"]) -> Candidates:
     groups = [facts(reading, places), *token_sets(reading, places, weights), recent_tokens(reading, places, weights)]
     conditions = [c for group in groups for c in group.conditions]
     answers, prices = [g.answers for g in groups], [g.prices for g in groups]
@@ -219,6 +218,7 @@ def recent_tokens(
 
 
 # --------------------------------------------------------------------------------------------------- the search
+
 
 def best_token_rule(reading: Reading, evidence: Evidence) -> Rule:
     """The baseline: the best "the token is one of these"."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 WHOLE_OUTPUT = ("logits", "output")  # there is nothing left to skip after these
 
 
-class Stop(Exception):  # noqa: N818  (a signal, not an error)
+class Stop(Exception):
     """Everything that was asked for has been seen."""
 
 
@@ -94,7 +94,7 @@ class HookedModel:
     def inputs(self, given: Inputs | Tensor | str | Sequence[str]) -> Inputs:
         """Texts become tokens (each begun as the tokenizer begins a text), a tensor one positional argument."""
         if isinstance(given, Inputs):
-            return given
+            return given.to(self.device)
         if isinstance(given, Tensor):
             return (
                 Tokens.of(given)

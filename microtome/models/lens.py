@@ -1,6 +1,7 @@
 """What a direction in the residual stream says about the next token, read off the unembedding.
 
-nostalgebraist 2020, "Interpreting GPT: the logit lens". No weight is changed: the final norm's gain is folded in on the fly.
+nostalgebraist 2020, "Interpreting GPT: the logit lens". No weight is changed: the final norm's gain is folded in
+on the fly.
 """
 
 import torch
@@ -29,7 +30,7 @@ def direct_logits(model: HookedModel, directions: Float[Tensor, "some d"]) -> Fl
 
 
 def final_gain(model: HookedModel, width: int) -> Float[Tensor, "d"]:
-    """The final norm's gain, found by what it does: the norm of a large vector's sign pattern is the gain times the signs."""
+    """The final norm's gain, found by what it does: it turns a large vector of signs into the gain times the signs."""
     norm = model.locate("final_norm").place
     module = model.module.get_submodule(norm.path)
     signs = torch.ones(2, width)

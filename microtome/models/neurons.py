@@ -9,7 +9,7 @@ from microtome.models.hooked import HookedModel
 
 
 def neurons(model: HookedModel, layer: int) -> Coordinates:
-    """The neurons of one layer, read after their nonlinearity (`mlp_act`), each writing its column of the down projection.
+    """The neurons of one layer, read after their nonlinearity (`mlp_act`), each writing its column of W_out.
 
     They write what the MLP returns: `mlp_out_raw` where the family norms that before adding it, else `mlp_out`. Raises
     NoSuchSite where the layer has no such MLP.

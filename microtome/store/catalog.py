@@ -41,7 +41,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Example:
-    """A window around an activation, in plain values. `group` is "top" or a fifth of the ranks, "q1" (weakest) to "q5"."""
+    """A window around an activation, in plain values. `group` is "top" or a fifth of the ranks, "q1" (weakest) up."""
 
     group: str
     window: int

@@ -1,7 +1,7 @@
 """Edits as a file: what was changed, where and with what, to be listed, sent and made again.
 
-An edit is a value (a kind, a site, operands), so it is written field by field. Dictionaries are not copied: they are named,
-and whoever reads the file says which dictionary each name means. A free function cannot be saved, and says so.
+An edit is a value (a kind, a site, operands), so it is written field by field. Dictionaries are not copied: they are
+named, and whoever reads the file says which dictionary each name means. A free function cannot be saved, and says so.
 """
 
 from collections.abc import Mapping, Sequence

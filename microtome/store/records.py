@@ -86,7 +86,7 @@ class Summary(Figures, Record):
 class CheckedSite(BaseModel):
     """One site of a model, as measured on two short rows, whose shape is given.
 
-    `error` is the largest over all that was measured there, at the worst token, relative to the scale of what is summed;
+    `error` is the largest of all that was measured there, at the worst token, relative to the scale of what is summed;
     None where nothing of the kind was. `identity` is an equation that binds the site to its neighbours, or the one that
     failed; `reason` says how it failed, and so why the site is withdrawn.
     """
@@ -101,7 +101,7 @@ class CheckedSite(BaseModel):
 
 
 class Checked(Record):
-    """check.json: whether each site of a model is what its name says. `lacking` are sites its family cannot offer, and why."""
+    """check.json: whether each site of a model is what its name says. `lacking` is what the family cannot offer."""
 
     file: ClassVar[str] = "check.json"
     schema_name: Literal["microtome/check/1"] = Field(default="microtome/check/1", alias="schema")

