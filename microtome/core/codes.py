@@ -7,7 +7,7 @@ Any leading shape: `batch pos`, `batch y x`.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -167,10 +167,10 @@ class DenseCodes(Codes):
     """Every component at every place."""
 
     values: Float[Tensor, "*lead width"]
+    width: int = field(init=False, repr=False)
 
-    @property
-    def width(self) -> int:
-        return self.values.shape[-1]
+    def __post_init__(self):
+        object.__setattr__(self, "width", self.values.shape[-1])
 
     @property
     def shape(self) -> torch.Size:

@@ -10,7 +10,7 @@ computed from what arrived; so the order of edits never matters. The trace of a 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from jaxtyping import Float
@@ -19,7 +19,7 @@ from torch import Tensor
 from microtome.core.component import Component, Dictionary
 from microtome.core.errors import Conflict, Refusal
 from microtome.core.inputs import At, Inputs, Tokens
-from microtome.core.site import LEADING, POSITIONAL, Selection, Site, as_slice
+from microtome.core.site import LEADING, POSITIONAL, Index, Selection, Site, as_slice
 from microtome.core.trace import Trace
 
 
@@ -48,7 +48,8 @@ def compose(edits: Sequence[Edit], x: Tensor, arrived: Trace) -> tuple[Tensor, l
     """What leaves a site when `x` arrived there, and how many places each edit touched, the replacements first."""
     selections = [e.site.select(arrived.inputs, x.shape) for e in edits]
     refuse_two_replacements(edits, selections, x)
-    left, copied, touched = x, False, []
+    touched: list[int] = []
+    left, copied = x, False
     for edit, selection in sorted(zip(edits, selections, strict=True), key=lambda pair: not pair[0].replaces):
         index = selection.index
         part = x[index]
@@ -76,7 +77,7 @@ def refuse_two_replacements(edits: Sequence[Edit], selections: Sequence[Selectio
         taken[index] = True
 
 
-def overlap(one: tuple, other: tuple, like: Tensor) -> bool:
+def overlap(one: tuple[Index, ...], other: tuple[Index, ...], like: Tensor) -> bool:
     places = torch.zeros_like(like)
     places[one] = True
     return bool(places[other].any())
@@ -102,16 +103,18 @@ class Patch(Edit):
         if selection.rows is None:
             return self._same_shape(source, part, arrived)
         index = dict(zip(self.site.axes.split(), selection.index, strict=True))
-        here, shape = index["batch"].flatten(), index["batch"].shape
+        pairs = cast(Tensor, index["batch"])  # as everywhere where positions were chosen
+        here, shape = pairs.flatten(), pairs.shape
         rows = here % len(source)
         left = [a for a in index if a in POSITIONAL and not isinstance(index[a], Tensor)]
         if left and padded_otherwise(arrived.inputs, self.source.inputs):
             raise Refusal(
                 f"cannot patch {self.site}: the source's padding differs, so also choose positions of {left[0]!r}"
             )
-        for axis in (a for a, place in index.items() if a in POSITIONAL and isinstance(place, Tensor)):
-            wanted = positions_at(arrived.inputs, here, index[axis].flatten())
-            index[axis] = columns_of(self.source, rows, wanted).view(shape)
+        for axis, place in index.items():
+            if axis in POSITIONAL and isinstance(place, Tensor):
+                wanted = positions_at(arrived.inputs, here, place.flatten())
+                index[axis] = columns_of(self.source, rows, wanted).view(shape)
         return source[tuple((index | {"batch": rows.view(shape)}).values())]
 
     def _same_shape(self, source: Tensor, part: Tensor, arrived: Trace) -> Tensor:
@@ -308,7 +311,7 @@ class Masked(Edit):
         return f"mask {type(self.dictionary).__name__} at {self.site}"
 
 
-def leading(site: Site, selection: Selection) -> tuple:
+def leading(site: Site, selection: Selection) -> tuple[Index, ...]:
     """The part of the selection that falls on axes which components share. Raises Refusal where it falls on others."""
     if not site.where:
         return (Ellipsis,)
@@ -384,6 +387,7 @@ def project_out(direction: Float[Tensor, "d"], site: Site) -> Edit:
 def written_site(dictionary: Dictionary) -> Site:
     if not dictionary.writes:
         raise Refusal(f"{type(dictionary).__name__} writes nothing, so it can be read but not edited")
-    if len(dictionary.writes) > 1:
+    first, *others = dictionary.writes
+    if others:
         raise Refusal(f"{type(dictionary).__name__} writes at {len(dictionary.writes)} sites; edit them one by one")
-    return dictionary.writes[0]
+    return first

@@ -39,8 +39,8 @@ class Effect(NamedTuple):
 class Grid(NamedTuple):
     """Mean effects laid out by two axes of their edits; nan where no edit was made."""
 
-    rows: tuple[str, list]
-    columns: tuple[str, list]
+    rows: tuple[str, list[At]]
+    columns: tuple[str, list[At]]
     values: Float[Tensor, "rows columns"]
 
 
@@ -93,7 +93,7 @@ def distinct(places: list[At]) -> list[At]:
     return [p for i, p in enumerate(places) if p not in places[:i]]
 
 
-def sort_key(place: At) -> tuple:
+def sort_key(place: At) -> tuple[int, int, str]:
     return (0, place, "") if isinstance(place, int) else (1, 0, str(place))
 
 

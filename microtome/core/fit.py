@@ -1,7 +1,8 @@
 """Learning, one step per turn of your own loop: logging, stopping and saving are yours."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 from microtome.core.errors import NotFinite
 
 
-class Step(NamedTuple):
+@dataclass(frozen=True)
+class Step:
     """One step: its number from 1, how many rows were seen by its end, the loss and its parts."""
 
     index: int
@@ -84,7 +86,7 @@ class fit:  # noqa: N801  (a verb: used as `for step in fit(...)`)
         self.index, self.rows = self.index + 1, self.rows + len(batch)
         return Step(self.index, self.rows, loss.item(), {name: part.item() for name, part in parts.items()})
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
         kept = self.objective.state_dict() if isinstance(self.objective, nn.Module) else {}
         counts = {"index": self.index, "rows": self.rows}
         return {
@@ -94,7 +96,7 @@ class fit:  # noqa: N801  (a verb: used as `for step in fit(...)`)
             **counts,
         }
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self.learned.load_state_dict(state["learned"])
         self.optimiser.load_state_dict(state["optimiser"])
         if isinstance(self.objective, nn.Module):

@@ -81,7 +81,7 @@ class Tokens(Inputs):
             return cls(rows, torch.ones_like(rows, dtype=torch.bool))
         width = max(map(len, rows))
 
-        def filled(row: Sequence, gap: int | bool) -> list:
+        def filled(row: Sequence[int], gap: int) -> list[int]:
             gaps = [gap] * (width - len(row))
             return [*gaps, *row] if left else [*row, *gaps]
 
@@ -153,7 +153,7 @@ class Tokens(Inputs):
         each = (at,) if isinstance(at, int) else at
         return torch.stack([self.mask & (positions == absolute(p)) for p in each], 1)
 
-    def _refuse_missing(self, at: At, wanted: Bool[Tensor, "batch each pos"]) -> None:
+    def _refuse_missing(self, at: int | tuple[int, ...], wanted: Bool[Tensor, "batch each pos"]) -> None:
         missing = (~wanted.any(2)).nonzero().tolist()
         if missing:
             (row, which), each = missing[0], (at,) if isinstance(at, int) else at

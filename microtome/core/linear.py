@@ -14,6 +14,8 @@ from microtome.core.site import Site
 class Linear(Dictionary):
     """activity = read . x;  what is written = activity * write.  A probe, PCA, a Fourier basis, a steering vector."""
 
+    offset: Tensor
+
     def __init__(
         self,
         reads: Site,
@@ -47,6 +49,11 @@ class Linear(Dictionary):
 class Neurons(Dictionary):
     """activity = f(W_in x + b_in);  what is written = W_out's column times it.  The basis the network was born with."""
 
+    w_in: Tensor
+    b_in: Tensor
+    w_out: Tensor
+    b_out: Tensor
+
     def __init__(
         self,
         reads: Site,
@@ -77,6 +84,10 @@ class Coordinates(Dictionary):
 
     activity = x_i;  what is written = x_i times row i of `write`, plus a bias.  Without `write`, the axis itself.
     """
+
+    axes: Tensor
+    write: Tensor
+    bias: Tensor
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -83,9 +84,9 @@ def cross_entropy(site: Site = LOGITS) -> Measure:
 
 def token_losses(trace: Trace, site: Site = LOGITS) -> tuple[Float[Tensor, "batch next"], Tensor]:
     """The loss of every next token, in nats, and which of them are real."""
-    ids, mask = trace.inputs.ids, trace.inputs.mask
-    loss = F.cross_entropy(trace[site.whole][:, :-1].transpose(1, 2).float(), ids[:, 1:], reduction="none")
-    return loss, mask[:, 1:] & mask[:, :-1]
+    inputs = cast(Tokens, trace.inputs)
+    loss = F.cross_entropy(trace[site.whole][:, :-1].transpose(1, 2).float(), inputs.ids[:, 1:], reduction="none")
+    return loss, inputs.mask[:, 1:] & inputs.mask[:, :-1]
 
 
 def kl(reference: Trace, site: Site = LOGITS) -> Measure:
@@ -96,7 +97,7 @@ def kl(reference: Trace, site: Site = LOGITS) -> Measure:
         each = (was.exp() * (was - now)).sum(-1)
         if each.ndim == 1:
             return each
-        mask = trace.inputs.mask
+        mask = cast(Tokens, trace.inputs).mask
         return (each * mask).sum(1) / mask.sum(1)
 
     return Measure(of, (site,), "KL divergence")

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from types import EllipsisType
 
 import torch
 from jaxtyping import Int
@@ -14,15 +14,18 @@ from microtome.core.inputs import At, Inputs
 POSITIONAL = ("pos", "query", "key")  # axes that count a row's real tokens
 LEADING = ("batch", "pos", "y", "x")  # axes that components share: each place along them has its own activity
 
+Index = int | slice | list[int] | Tensor | EllipsisType
 
-class Selection(NamedTuple):
+
+@dataclass(frozen=True, eq=False)
+class Selection:
     """Which part of a tensor: `x[index]` takes it, `x[index] = part` puts it back.
 
     Where positions were chosen, the part's first axis runs over (row, position) pairs, and `rows` (counted within the
     chosen rows of the batch) and `positions` say which; otherwise both are None and the part keeps its axes.
     """
 
-    index: tuple
+    index: tuple[Index, ...]
     rows: Int[Tensor, "places"] | None = None
     positions: Int[Tensor, "places"] | None = None
 
@@ -103,13 +106,11 @@ class Site:
         columns = {chosen[0]: first.columns}
         for axis in chosen[1:]:
             columns[axis] = some.places(where[axis], sizes[axis]).columns[first.rows]
-        index = (
-            {axis: list_of(where.get(axis, slice(None))) for axis in sizes}
-            | columns
-            | {"batch": first.rows + batch.start}
-        )
+        pairs = {"batch": first.rows + batch.start, **columns}
+        index: dict[str, Index] = {axis: list_of(where.get(axis, slice(None))) for axis in sizes}
+        index |= pairs
         if any(isinstance(place, list) for place in index.values()):  # several heads of each place: pairs by heads
-            index |= {axis: index[axis][:, None] for axis in ("batch", *columns)}
+            index |= {axis: places[:, None] for axis, places in pairs.items()}
         return Selection(tuple(index.values()), first.rows, first.positions)
 
     def take(self, x: Tensor, inputs: Inputs) -> Tensor:

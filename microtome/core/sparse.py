@@ -54,9 +54,9 @@ class _BagProduct(torch.autograd.Function):
         return bag_sum(values, indices, weights)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         values, indices, weights = ctx.saved_tensors
-        grad = grad.contiguous()
+        grad = grad_outputs[0].contiguous()
         to_values = gather_dot(grad, weights, indices) if ctx.needs_input_grad[0] else None
         to_weights = scatter_outer(values, indices, grad, len(weights)) if ctx.needs_input_grad[2] else None
         return to_values, None, to_weights
