@@ -12,6 +12,9 @@ class Normalisation(nn.Module):
     sparsity suit activations of any size.
     """
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, width: int):
         super().__init__()
         self.register_buffer("mean", torch.zeros(width))

@@ -7,6 +7,7 @@ Reconstruction() + 0.01 * Sparsity()
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -65,7 +66,7 @@ class Sum(Objective):
     def terms(self, attempt: Attempt) -> dict[str, Float[Tensor, ""]]:
         total: dict[str, Float[Tensor, ""]] = {}
         for part in self.parts:
-            for name, term in part.terms(attempt).items():
+            for name, term in cast(Objective, part).terms(attempt).items():
                 total[name] = total[name] + term if name in total else term
         return total
 
@@ -105,10 +106,12 @@ class AuxK(Objective):
     The dead decoder rows stand alone there: no bias is added.
     """
 
+    silent: Tensor  # tokens since each latent last fired
+
     def __init__(self, width: int, dead_after: int = 10_000_000, k_aux: int | None = None, weight: float = 1 / 32):
         super().__init__()
         self.dead_after, self.k_aux, self.weight = dead_after, k_aux, weight
-        self.register_buffer("silent", torch.zeros(width, dtype=torch.long))  # tokens since each latent last fired
+        self.register_buffer("silent", torch.zeros(width, dtype=torch.long))
 
     def terms(self, attempt: Attempt) -> dict[str, Float[Tensor, ""]]:
         self._count(attempt.codes)
@@ -126,7 +129,7 @@ class AuxK(Objective):
         self.silent[codes.entries().components] = 0
 
     def _explained_by(self, dead: Tensor, attempt: Attempt) -> Float[Tensor, "rows d"]:
-        sae: SAE = attempt.dictionary
+        sae = cast(SAE, attempt.dictionary)
         x = sae.normalisation(attempt.x)
         pre = torch.relu((x - sae.b_dec) @ sae.W_enc[dead].T + sae.b_enc[dead])
         best = pre.topk(min(self.k_aux or x.shape[1] // 2, len(dead)), 1, sorted=False)

@@ -46,9 +46,9 @@ class _TopLinear(torch.autograd.Function):
         return values, indices
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         x, weights, indices = ctx.saved_tensors
-        grad = grad.contiguous()
+        grad = grad_outputs[0].contiguous()  # that of the values; the indices have none
         n = len(weights)
         to_x = (
             torch.nn.functional.embedding_bag(indices, weights, per_sample_weights=grad, mode="sum")

@@ -152,7 +152,7 @@ class Explainer:
 class Candidates:
     """Conditions with their answers at every place of some evidence, and what naming each costs."""
 
-    conditions: list[Condition]
+    conditions: Sequence[Condition]
     answers: Bool[np.ndarray, "places conditions"]
     prices: Float[np.ndarray, "conditions"]
 

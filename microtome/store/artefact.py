@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -11,6 +12,7 @@ from microtome.core.errors import Refusal
 from microtome.store.whole import reading, whole
 
 SCHEMA = "microtome/artefact/1"
+M = TypeVar("M", bound=nn.Module)
 
 
 def save_module(module: nn.Module, folder: Path, about: dict) -> None:
@@ -22,7 +24,7 @@ def save_module(module: nn.Module, folder: Path, about: dict) -> None:
         path.write_text(json.dumps({"schema": SCHEMA, **about}, indent=1))
 
 
-def load_module(folder: Path, build: Callable[[dict], nn.Module]) -> nn.Module:
+def load_module(folder: Path, build: Callable[[dict], M]) -> M:
     """Build a module from its description and fill in its numbers. Raises Refusal for a folder that is not one."""
     path = folder / "dictionary.json"
     if not path.exists():
