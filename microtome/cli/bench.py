@@ -9,7 +9,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel
@@ -116,8 +116,9 @@ def time_harvest(model: HookedModel, repeats: int) -> Timing:
 
 
 def some_tokens(model: HookedModel, rows: int, context: int = 256) -> Tokens:
-    most = min(context, getattr(model.module.config, "max_position_embeddings", context))
-    ids = torch.randint(model.module.config.vocab_size, (rows, most), generator=torch.Generator().manual_seed(0))
+    config: Any = model.module.config
+    most = min(context, getattr(config, "max_position_embeddings", context))
+    ids = torch.randint(config.vocab_size, (rows, most), generator=torch.Generator().manual_seed(0))
     return Tokens.of(ids)
 
 

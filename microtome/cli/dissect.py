@@ -75,10 +75,12 @@ def dissect(
         Also write the figures to this file.
     """
     folder = into or Path("runs") / f"{Path(model).name}-{site}"
-    settings = Settings(
-        model=model, into=folder, site=site, text=text or [], tokens=tokens, width=width, k=k, dictionary=dictionary,
-        context=context, held_out=held_out, epochs=epochs, batch=batch, lr=lr, seed=seed, device=device,
-    )  # fmt: skip
+    asked = {
+        "model": model, "into": folder, "site": site, "text": text or [], "tokens": tokens, "width": width, "k": k,
+        "dictionary": dictionary, "context": context, "held_out": held_out, "epochs": epochs, "batch": batch, "lr": lr,
+        "seed": seed, "device": device,
+    }  # fmt: skip
+    settings = Settings.model_validate(asked)  # 2e6 tokens is a whole number
     if json is not None:
         json.parent.mkdir(parents=True, exist_ok=True)
     dissection = Dissection(settings, watcher(), resume=resume)

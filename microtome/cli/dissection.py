@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from microtome.cli.progress import Watcher
 from microtome.core.component import Dictionary
 from microtome.core.errors import Refusal
-from microtome.core.fit import fit
+from microtome.core.fit import Step, fit
 from microtome.core.linear import Coordinates
 from microtome.core.site import Site
 from microtome.data import stdlib
@@ -46,7 +47,7 @@ from microtome.store.catalog import Catalog
 from microtome.store.checkpoint import load_state, save_state
 from microtome.store.harvest import harvesting
 from microtome.store.notes import Notes
-from microtome.store.records import Figures, Run, Stage, Summary
+from microtome.store.records import Baseline, Figures, Run, Stage, Summary
 from microtome.store.shards import Activations
 from microtome.store.survey import surveying
 
@@ -235,7 +236,7 @@ class Dissection:
                 if step.index % SAVE_EVERY == 0:
                     save_state(learning.state_dict(), self.folder / "training.safetensors")
         save_state(learning.state_dict(), self.folder / "training.safetensors")
-        save_dictionary(learning.learned, self.folder / "dictionary")
+        save_dictionary(cast(SAE, learning.learned), self.folder / "dictionary")
 
     def _learning(self) -> fit:
         """The fit, taken up where it was left."""
@@ -384,7 +385,8 @@ class Dissection:
         Summary(
             **own.model_dump(), model=self.settings.model, site=str(self.site), width=len(self.dictionary), k=self._k(),
             tokens=0 if self.settings.dictionary else len(self.activations), seconds=0.0,
-            peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, baselines=figures,
+            peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            baselines=cast(dict[Baseline, Figures], figures),
         ).write(self.folder)  # fmt: skip
 
     def _dead(self, never_fired: float | None) -> float | None:
@@ -397,9 +399,10 @@ class Dissection:
         return (silent >= min(DEAD_WINDOW, state["rows"])).float().mean().item()
 
 
-def logged(step: tuple, learning: fit, seconds: float) -> dict:
+def logged(step: Step, learning: fit, seconds: float) -> dict:
     """One row of training.jsonl."""
-    silent = next(b for name, b in learning.objective.named_buffers() if name.endswith("silent"))
+    objective = cast(torch.nn.Module, learning.objective)
+    silent = next(b for name, b in objective.named_buffers() if name.endswith("silent"))
     return {
         "step": step.index, "tokens": step.rows, "loss": step.loss, "explained_variance": 1 - step.parts["unexplained"],
         "auxk": step.parts["auxk"], "dead_fraction": (silent >= DEAD_WINDOW).float().mean().item(), "seconds": seconds,

@@ -1,6 +1,7 @@
 """A model and a dictionary behind the browser's pages: text in, activations out, all in plain values."""
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch import Tensor
 from microtome.core.codes import Codes
 from microtome.core.component import Dictionary
 from microtome.core.errors import Refusal
+from microtome.core.inputs import Tokens
 from microtome.core.session import Firing
 from microtome.data.windows import pieces
 from microtome.dictionaries.files import load_dictionary
@@ -24,7 +26,7 @@ class LiveSession:
 
     @torch.no_grad()
     def _codes(self, text: str) -> tuple[list[str], Codes]:
-        inputs = self.model.inputs(text)
+        inputs = cast(Tokens, self.model.inputs(text))
         most = getattr(self.model.module.config, "max_position_embeddings", None)
         if most is not None and inputs.ids.shape[1] > most:
             raise Refusal(f"the text has {inputs.ids.shape[1]} tokens, and the model takes {most}; give a shorter one")

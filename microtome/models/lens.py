@@ -4,11 +4,14 @@ nostalgebraist 2020, "Interpreting GPT: the logit lens". No weight is changed: t
 on the fly.
 """
 
+from typing import Any, cast
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from microtome.core.errors import Refusal
+from microtome.models.adapter import OutOf
 from microtome.models.hooked import HookedModel
 
 
@@ -19,7 +22,8 @@ def direct_logits(model: HookedModel, directions: Float[Tensor, "some d"]) -> Fl
     The norm's own scale differs from token to token, so only the sizes relative to one another mean something. Raises
     Refusal where the model has no unembedding, or the directions are not of the residual stream's width.
     """
-    unembedding = model.module.get_output_embeddings() if hasattr(model.module, "get_output_embeddings") else None
+    module: Any = model.module
+    unembedding = module.get_output_embeddings() if hasattr(module, "get_output_embeddings") else None
     if unembedding is None:
         raise Refusal(f"{model.name} has no unembedding, so directions have no direct effect on logits")
     weight = unembedding.weight
@@ -31,7 +35,7 @@ def direct_logits(model: HookedModel, directions: Float[Tensor, "some d"]) -> Fl
 
 def final_gain(model: HookedModel, width: int) -> Float[Tensor, "d"]:
     """The final norm's gain, found by what it does: it turns a large vector of signs into the gain times the signs."""
-    norm = model.locate("final_norm").place
+    norm = cast(OutOf, model.locate("final_norm").place)
     module = model.module.get_submodule(norm.path)
     signs = torch.ones(2, width)
     signs[:, ::2] = -1

@@ -1,10 +1,13 @@
 """The neurons of an MLP as a dictionary: the basis the network was born with."""
 
+from typing import cast
+
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from microtome.core.linear import Coordinates
+from microtome.models.adapter import Into
 from microtome.models.hooked import HookedModel
 
 
@@ -17,11 +20,12 @@ def neurons(model: HookedModel, layer: int) -> Coordinates:
     reads = model.site(f"mlp_act.{layer}")
     raw = f"mlp_out_raw.{layer}"
     writes = model.site(raw if raw in model.family.sited else f"mlp_out.{layer}")
-    down = model.module.get_submodule(model.locate(reads.name).place.path)
+    place = cast(Into, model.locate(reads.name).place)
+    down = cast(nn.Linear | Conv1D, model.module.get_submodule(place.path))
     write = columns(down)
     return Coordinates(reads, len(write), writes, write, down.bias)
 
 
-def columns(down: nn.Module) -> Float[Tensor, "inputs outputs"]:
+def columns(down: nn.Linear | Conv1D) -> Float[Tensor, "inputs outputs"]:
     """What each input of a projection writes: (inputs, outputs). GPT-2's Conv1D stores it so, a Linear transposed."""
     return down.weight if isinstance(down, Conv1D) else down.weight.T

@@ -5,20 +5,21 @@ logged step), dictionary/ and catalog/. check.json is what `microtome check` fou
 """
 
 from pathlib import Path
-from typing import ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from microtome.store.whole import whole
 
-R = TypeVar("R", bound="Record")
+R = TypeVar("R", bound="Record[Any]")
+Name = TypeVar("Name", bound=str)
 
 
-class Record(BaseModel):
+class Record(BaseModel, Generic[Name]):
     """A JSON file with a schema name. Unknown keys are refused: a misspelt one is never silently dropped."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
-    schema_name: str = Field(alias="schema")
+    schema_name: Name = Field(alias="schema")
     file: ClassVar[str]
 
     def write(self, folder: Path) -> None:
@@ -33,10 +34,11 @@ class Record(BaseModel):
         return cls.model_validate_json((folder / cls.file).read_bytes())
 
 
+Baseline = Literal["random", "pca", "neurons"]
 Stage = Literal["load", "harvest", "fit", "catalog", "explain", "measure", "done"]
 
 
-class Run(Record):
+class Run(Record[Literal["microtome/run/1"]]):
     """run.json: what was asked and how far it came. `stage` is the stage to do next."""
 
     file: ClassVar[str] = "run.json"
@@ -68,7 +70,7 @@ class Figures(BaseModel):
     explained_fraction: float | None = None
 
 
-class Summary(Figures, Record):
+class Summary(Figures, Record[Literal["microtome/summary/1"]]):
     """summary.json: the figures of a dissection, each beside its baselines."""
 
     file: ClassVar[str] = "summary.json"
@@ -80,7 +82,7 @@ class Summary(Figures, Record):
     tokens: int
     seconds: float
     peak_memory_bytes: int
-    baselines: dict[Literal["random", "pca", "neurons"], Figures]
+    baselines: dict[Baseline, Figures]
 
 
 class CheckedSite(BaseModel):
@@ -100,7 +102,7 @@ class CheckedSite(BaseModel):
     reason: str = ""
 
 
-class Checked(Record):
+class Checked(Record[Literal["microtome/check/1"]]):
     """check.json: whether each site of a model is what its name says. `lacking` is what the family cannot offer."""
 
     file: ClassVar[str] = "check.json"
