@@ -27,7 +27,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -269,6 +269,15 @@ def parse(source: str) -> ast.Module | None:
         return None
 
 
+class Standing(Protocol):
+    """Where a node of the syntax tree stands: all that are asked have these, and `ast.AST` does not say so."""
+
+    lineno: int
+    col_offset: int
+    end_lineno: int
+    end_col_offset: int
+
+
 @dataclass(frozen=True)
 class Text:
     """A source text with its pieces, and the ways to find one."""
@@ -315,10 +324,12 @@ class Text:
         return start + (column if text.isascii() else len(text.encode()[:column].decode(errors="ignore")))
 
     def start(self, node: ast.AST) -> int:
-        return self.at(node.lineno, node.col_offset)
+        stands = cast(Standing, node)
+        return self.at(stands.lineno, stands.col_offset)
 
     def end(self, node: ast.AST) -> int:
-        return self.at(node.end_lineno, node.end_col_offset)
+        stands = cast(Standing, node)
+        return self.at(stands.end_lineno, stands.end_col_offset)
 
     def first(self, node: ast.AST) -> int:
         """The number of the node's first word."""
@@ -363,7 +374,9 @@ def strings_and_comments(text: Text) -> Iterator[Span]:
 
 
 def string(piece: Piece) -> Iterator[Span]:
-    prefix, quote = re.match(r"""([a-zA-Z]*)('''|\"""|'|")""", piece.text).groups()
+    opening = re.match(r"""([a-zA-Z]*)('''|\"""|'|")""", piece.text)
+    assert opening is not None
+    prefix, quote = opening.groups()
     yield Span("in a string", piece.start, piece.end)
     yield Span("opening quote", piece.start, piece.start + len(prefix) + len(quote))
     yield Span("closing quote", piece.end - len(quote), piece.end)
@@ -476,7 +489,9 @@ def indentation(text: Text) -> Iterator[Span]:
     inside = {line for p in text.pieces if p.kind == kinds.STRING for line in line_breaks_in(text, p)}
     for start in text.lines:
         if start not in inside:
-            yield Span("indentation", start, SPACE.match(text.source, start).end())
+            blank = SPACE.match(text.source, start)
+            assert blank is not None  # it may be empty
+            yield Span("indentation", start, blank.end())
 
 
 def line_breaks_in(text: Text, piece: Piece) -> list[int]:
@@ -552,10 +567,16 @@ def after_first_word(name: str) -> Callable[[Text, ast.AST], Iterator[Span]]:
     return mark
 
 
-def header(name: str) -> Callable[[Text, ast.AST], Iterator[Span]]:
+Headed = (
+    ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.For | ast.AsyncFor | ast.With | ast.AsyncWith
+    | ast.ExceptHandler
+)  # fmt: skip
+
+
+def header(name: str) -> Callable[[Text, Headed], Iterator[Span]]:
     """From after the statement's first word to the colon before its body."""
 
-    def mark(text: Text, node: ast.AST) -> Iterator[Span]:
+    def mark(text: Text, node: Headed) -> Iterator[Span]:
         yield Span(name, text.words[text.first(node)].end, colon_before(text, node.body[0]))
 
     return mark
@@ -697,7 +718,7 @@ def exception_names(text: Text, node: ast.expr | None) -> Iterator[Span]:
             yield from exception_names(text, one)
     elif type(node) is ast.Call:
         yield from exception_names(text, node.func)
-    elif type(node) in (ast.Name, ast.Attribute):
+    elif isinstance(node, ast.Name | ast.Attribute):
         word = text.last(node)
         yield Span("exception name", word.start, word.end)
 
@@ -765,17 +786,22 @@ MARKS = {
 }
 
 
+Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
 def docstrings(text: Text, tree: ast.Module) -> Iterator[Span]:
     for node in visible_nodes(tree):
-        if type(node) in (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef) and has_docstring(node):
-            start, end = text.start(node.body[0].value), text.end(node.body[0].value)
+        found = docstring(node) if isinstance(node, Documented) else None
+        if found is not None:
+            start, end = text.start(found), text.end(found)
             yield Span("in a docstring", start, end)
             yield Span("in the first line of a docstring", start, min(end, text.next_line(start)))
 
 
-def has_docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+def docstring(node: Documented) -> ast.Constant | None:
     first = node.body[0] if node.body else None
-    return type(first) is ast.Expr and type(first.value) is ast.Constant and type(first.value.value) is str
+    said = first.value if isinstance(first, ast.Expr) else None
+    return said if isinstance(said, ast.Constant) and isinstance(said.value, str) else None
 
 
 def names_seen(text: Text, tree: ast.Module) -> Iterator[Span]:
