@@ -5,6 +5,7 @@ touches, gradients feels, fit learns).
 """
 
 import sys
+import typing
 
 from microtome.core.codes import Codes, DenseCodes, RaggedCodes, TopCodes
 from microtome.core.component import Component, Dictionary
@@ -30,6 +31,15 @@ from microtome.core.inputs import Arrays, Tokens
 from microtome.core.measure import Measure, activity, cross_entropy, kl, log_probability, logit_diff
 from microtome.core.site import Site
 from microtome.core.trace import Trace
+
+if typing.TYPE_CHECKING:
+    from microtome.cli.browse import browse
+    from microtome.cli.check import check
+    from microtome.cli.dissect import dissect
+    from microtome.explain.catalog import catalog
+    from microtome.models.load import load
+    from microtome.notebook import show
+    from microtome.store.harvest import harvest
 
 LATER = {  # loaded when first asked for: they bring transformers, FastAPI and the rest with them
     "browse": "microtome.cli.browse",
