@@ -5,6 +5,8 @@ Three forms with one face. `TopCodes` holds a fixed number of entries per place 
 Any leading shape: `batch pos`, `batch y x`.
 """
 
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -7,6 +7,8 @@ computed from what arrived; so the order of edits never matters. The trace of a 
     deltas         add  ablate  scale  clamp  project_out  masked
 """
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

@@ -1,5 +1,7 @@
 """Learning, one step per turn of your own loop: logging, stopping and saving are yours."""
 
+# pyright: reportUnknownMemberType=false
+
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable

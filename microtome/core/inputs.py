@@ -4,6 +4,8 @@ Positions are absolute. Position p of a row is its p-th real token, wherever the
 token of that row; under a key-value cache a position still means that position.
 """
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,5 +1,7 @@
 """A named place in a network, with the names of its axes."""
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
 import re
 from dataclasses import dataclass, replace
 from types import EllipsisType

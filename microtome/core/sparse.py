@@ -4,6 +4,8 @@ A bag is a row of `k` indices with `k` weights. Gao et al. 2024 (arXiv 2406.0409
 k of n latents active, all but the encoder's own product shrinks by n / k.
 """
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
 import warnings
 from typing import Any
 
