@@ -16,7 +16,7 @@ help:
 	@echo "make demo       install into .venv, dissect the built-in model, show the result in a browser"
 	@echo "make test       install what the tests need, then style, types and every test that is not slow"
 	@echo "make test-slow  the tests that take longer"
-	@echo "make bench      how long one training step takes, beside what the processor could do at best"
+	@echo "make bench      how long the steps of the main job take, beside what bounds them"
 	@echo "make format     put the code into its one shape"
 	@echo "make clean      remove .venv and what was built (runs/ stays)"
 
@@ -58,7 +58,7 @@ chromium:
 check-style: .venv/tested
 	@echo "Style and types."
 	@$(BIN)/ruff check --quiet .
-	@$(BIN)/pyright
+	@$(BIN)/pyright --pythonpath $(BIN)/python
 
 test: check-style chromium
 	@echo "Tests."
@@ -68,7 +68,7 @@ test-slow: .venv/tested chromium
 	@$(BIN)/python -m pytest -q -m slow --timeout 3600
 
 bench: install
-	@$(BIN)/microtome bench sae
+	@$(BIN)/microtome bench
 
 format: .venv/tested
 	@$(BIN)/ruff check --quiet --fix .

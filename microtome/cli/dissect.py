@@ -12,6 +12,7 @@ from microtome.cli.progress import clock, short, watcher
 from microtome.store.records import Figures, Summary
 
 BASELINES = {"random": "random dictionary", "pca": "principal components", "neurons": "the layer's neurons"}
+COLUMNS = ("explained variance", "loss recovered", "L0", "dead", "explained")
 
 
 def dissect(
@@ -100,16 +101,15 @@ def show(summary: Summary, folder: Path) -> None:
     table = Table(
         title=f"{summary.model}, {summary.site}: {summary.width} latents, k {summary.k}", title_justify="left"
     )
-    columns = ("", "explained variance", "cross-entropy recovered", "L0", "dead", "explained")
-    for name in columns:
-        table.add_column(name, justify="left" if not name else "right")
+    table.add_column("", no_wrap=True)
+    for name in COLUMNS:
+        table.add_column(name, justify="right")
     table.add_row("this dictionary", *cells(summary), style="bold")
     for name, figures in summary.baselines.items():
         table.add_row(BASELINES[name], *cells(figures))
     console.print(table)
-    console.print(
-        "explained: of the components that fire, the share whose explanation scores at least .8 on held-out text"
-    )
+    console.print("explained: of the components that fire, the share whose rule scores at least .8 on held-out text")
+    console.print("the layer's neurons are measured where they write, the MLP's output")
     console.print(
         f"{short(summary.tokens)} tokens, {clock(summary.seconds)}, peak {summary.peak_memory_bytes / 1e9:.1f} GB"
     )
