@@ -7,8 +7,9 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from microtome.cli.dissection import Dissection, Settings
+from microtome.cli.dissection import Dissection
 from microtome.cli.progress import clock, short, watcher
+from microtome.cli.settings import Settings
 from microtome.store.records import Figures, Summary
 
 BASELINES = {"random": "random dictionary", "pca": "principal components", "neurons": "the layer's neurons"}

@@ -18,9 +18,9 @@ from typing import cast
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 
 from microtome.cli.progress import Watcher
+from microtome.cli.settings import Settings
 from microtome.core.component import Dictionary
 from microtome.core.errors import Refusal
 from microtome.core.fit import Step, fit
@@ -61,33 +61,6 @@ BASELINE_COMPONENTS = 512  # of each baseline explained: a sample says enough
 SAMPLE = 100_000  # rows from which units and baselines are estimated
 SPLICED = 64  # held-out windows on which cross-entropy is measured
 LOG_EVERY, SAVE_EVERY = 20, 200  # steps
-
-
-class Settings(BaseModel):
-    """What to dissect, and how finely."""
-
-    model_config = ConfigDict(extra="forbid")
-    model: str
-    into: Path
-    site: str = "resid_post.2"
-    text: list[str] = Field(default_factory=list)  # none: the standard library
-    tokens: int = Field(2_000_000, gt=0)
-    width: int = Field(4096, gt=0)
-    k: int = Field(32, gt=0)
-    dictionary: Path | None = None  # one that was trained elsewhere, in place of fitting one
-    context: int | None = Field(None, gt=1)
-    held_out: int = Field(250_000, gt=0)  # tokens to catalogue and measure on
-    epochs: int = Field(2, gt=0)
-    batch: int = Field(2048, gt=0)
-    lr: float = Field(4e-3, gt=0)
-    seed: int = 0
-    device: str = "cpu"
-
-    def refuse_nonsense(self) -> None:
-        if self.k > self.width:
-            raise Refusal(
-                f"k is {self.k}, more than the {self.width} components there would be; lower --k or raise --width"
-            )
 
 
 class Dissection:

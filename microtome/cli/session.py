@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from torch import Tensor
 
 from microtome.core.codes import Codes
 from microtome.core.component import Dictionary
@@ -38,7 +37,7 @@ class LiveSession:
         tokens, codes = self._codes(text)
         best = codes.top(top)
         order = best.values[0].argsort(-1, descending=True)
-        values, components = (lists(x[0].gather(-1, order)) for x in (best.values, best.indices))
+        values, components = (x[0].gather(-1, order).tolist() for x in (best.values, best.indices))
         kept = [
             [(c, v) for c, v in zip(cs, vs, strict=True) if v > 0] for cs, vs in zip(components, values, strict=True)
         ]
@@ -47,10 +46,6 @@ class LiveSession:
     def activity(self, text: str, component: int) -> tuple[list[str], list[float]]:
         tokens, codes = self._codes(text)
         return tokens, codes.of(component)[0].tolist()
-
-
-def lists(x: Tensor) -> list[list]:
-    return x.tolist()
 
 
 def open_session(folder: Path) -> LiveSession:

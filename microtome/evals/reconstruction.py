@@ -13,9 +13,8 @@ from torch import Tensor
 from microtome.core.component import Dictionary
 from microtome.core.edit import Edit, fill, splice, written_site
 from microtome.core.inputs import Tokens
-from microtome.core.measure import token_losses
+from microtome.core.measure import LOGITS, token_losses
 from microtome.core.model import Model
-from microtome.core.site import Site
 from microtome.core.trace import Trace
 from microtome.store.survey import surveying
 
@@ -108,5 +107,4 @@ def recovered(
 
 
 def loss_of(model: Model, ids: Tensor, edit: Sequence[Edit]) -> Float[Tensor, "batch next"]:
-    logits = Site("logits", "batch pos vocab")
-    return token_losses(model.run(Tokens.of(ids), read=[logits], edit=edit), logits)[0]
+    return token_losses(model.run(Tokens.of(ids), read=[LOGITS], edit=edit))[0]

@@ -277,7 +277,9 @@ def _(catalog: Catalog) -> Page:
     about = f"{catalog.tokens_seen:,} tokens {catalog.manifest['text']}".rstrip()
     words = f"{len(catalog):,} components, {live:,} of which fired on {about}"
     columns = ("component", "fires on", "most strongly on", "explanation", "score")
-    return Page.of(Heading(f"catalogue {catalog.folder.name}"), Sentence(words), Table(columns, rows, numeric=(0, 1, 4)))
+    return Page.of(
+        Heading(f"catalogue {catalog.folder.name}"), Sentence(words), Table(columns, rows, numeric=(0, 1, 4))
+    )
 
 
 def peaks(catalog: Catalog, index: int) -> str:
