@@ -23,6 +23,7 @@ from microtome.data import stdlib
 from microtome.data.text import Document
 
 CONTEXT, VOCABULARY, BOUNDARY = 256, 4096, "<|endoftext|>"
+PEAK_RATE = 2e-3
 
 # One word, one digit, one bracket, one line break with the indentation after it, or a run of other marks.
 WORDS = r""" ?[A-Za-z]+| ?\d|_+|[\r\n]+[ \t]*| ?[()\[\]{}]| ?["'`]+| ?[^\s\w()\[\]{}"'`]+|[^\S\r\n]+|[^\s]"""
@@ -77,19 +78,17 @@ def windows(streams: list[Tensor], order: random.Random) -> Iterator[Tensor]:
         yield from rows[torch.tensor(order.sample(range(len(rows)), len(rows)))]
 
 
-def optimisers(model: nn.Module) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the blocks, AdamW for embeddings, norms and biases."""
-    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
-    others = [p for p in model.parameters() if not any(p is m for m in matrices)]
-    return [
-        torch.optim.Muon(matrices, lr=0.02, momentum=0.95, weight_decay=0.01),
-        torch.optim.AdamW(others, lr=3e-3, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
-    ]
+def new_optimiser(model: nn.Module) -> torch.optim.Optimizer:
+    """AdamW, which most models people study were trained with. Matrices decay, norms and biases do not."""
+    matrices = [p for p in model.parameters() if p.ndim == 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=PEAK_RATE, betas=(0.9, 0.98), fused=True)
 
 
-def schedule(step: int, steps: int) -> float:
-    """Warm up over 100 steps, hold, then fall linearly to zero over the last half."""
-    return min(1.0, (step + 1) / 100, 2.0 * (1 - step / steps))
+def learning_rate(step: int, steps: int) -> float:
+    """Warm up over 200 steps, hold, then fall linearly to zero over the last half."""
+    return PEAK_RATE * min(1.0, (step + 1) / 200, 2.0 * (1 - step / steps))
 
 
 @torch.no_grad()
@@ -117,27 +116,26 @@ def main() -> None:
     arguments.add_argument("--into", type=Path, required=True)
     arguments.add_argument("--state", type=Path, default=Path("specimen-training"))
     arguments.add_argument("--steps", type=int, default=6000)
-    arguments.add_argument("--batch", type=int, default=16)
+    arguments.add_argument("--batch", type=int, default=8)
     arguments.add_argument("--seed", type=int, default=0)
     given = arguments.parse_args()
     given.state.mkdir(parents=True, exist_ok=True)
 
-    documents = {part: list(stdlib.modules(part)) for part in ("train", "held_out")}
+    documents = {"train": list(stdlib.modules("train", test_suites=True)), "held_out": list(stdlib.modules("held_out"))}
     held_out_bytes = sum(len(d.text.encode()) for d in documents["held_out"])
-    tokenizer = train_tokenizer(d.text for d in documents["train"])
+    tokenizer = train_tokenizer(d.text for d in stdlib.modules("train"))
     streams = {part: token_stream(tokenizer, d) for part, d in documents.items()}
     tokens = {part: sum(map(len, s)) for part, s in streams.items()}
     print(f"{tokens} tokens; held out {held_out_bytes / tokens['held_out']:.2f} bytes a token", flush=True)
 
     torch.manual_seed(given.seed)
     model, order = new_model(), random.Random(given.seed)
-    batches, steppers = windows(streams["train"], order), optimisers(model)
-    bases = [[group["lr"] for group in o.param_groups] for o in steppers]
+    batches, optimiser = windows(streams["train"], order), new_optimiser(model)
     first, seconds, checkpoint = 0, 0.0, given.state / "state.pt"
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
-        [o.load_state_dict(s) for o, s in zip(steppers, state["optimisers"], strict=True)]
+        optimiser.load_state_dict(state["optimiser"])
         first, seconds = state["step"], state["seconds"]
     log, begun = (given.state / "training.jsonl").open("a"), time.monotonic()
     for step in range(given.steps):
@@ -149,11 +147,10 @@ def main() -> None:
         loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten())
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimiser, rates in zip(steppers, bases, strict=True):
-            for group, rate in zip(optimiser.param_groups, rates, strict=True):
-                group["lr"] = rate * schedule(step, given.steps)
-            optimiser.step()
-            optimiser.zero_grad()
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(step, given.steps)
+        optimiser.step()
+        optimiser.zero_grad()
         last = step == given.steps - 1
         if step % 250 == 0 or last:
             row = {"step": step, "loss": loss.item(), "seconds": seconds + time.monotonic() - begun}
@@ -163,11 +160,8 @@ def main() -> None:
             print(row, flush=True)
         if step % 250 == 249 or last:
             spent = seconds + time.monotonic() - begun
-            optimiser_states = [o.state_dict() for o in steppers]
-            torch.save(
-                {"model": model.state_dict(), "optimisers": optimiser_states, "step": step + 1, "seconds": spent},
-                checkpoint,
-            )
+            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
+            torch.save(state | {"step": step + 1, "seconds": spent}, checkpoint)
             save(model, tokenizer, given.into, {
                 "modules": {part: [d.name for d in ds] for part, ds in documents.items()}, "tokens": tokens,
                 "python": platform.python_version(), "machine": f"{torch.get_num_threads()} threads", "seconds": spent,

@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from microtome.core.errors import NotFinite
+from microtome.core.rows import Rows
+
+Batch = Tensor | Rows
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,73 @@ class Step:
 class Objective(Protocol):
     """What to make small: named terms whose sum is the loss. It may keep state (buffers) of its own."""
 
-    def __call__(self, learned: nn.Module, batch: Tensor) -> Mapping[str, Tensor]: ...
+    def __call__(self, learned: nn.Module, batch: Any) -> Mapping[str, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Adam:
+    """How weights move: Adam's rates of forgetting and its epsilon, and the largest norm a gradient may have."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    clip: float | None = None
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """How one step is made: the parts of the loss, and the weights moved. It keeps the optimiser's state."""
+
+    def step(self, batch: Any, lr: float) -> Mapping[str, Tensor]:
+        """Move the weights once. Raises NotFinite before they are touched where the loss is not finite."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Autograd:
+    """The engine that serves everything: gradients by autograd, weights moved by torch's fused Adam."""
+
+    def __init__(self, learned: nn.Module, objective: Objective, adam: Adam):
+        self.learned, self.objective, self.adam = learned, objective, adam
+        self.optimiser = torch.optim.Adam(learned.parameters(), betas=adam.betas, eps=adam.eps, fused=True)
+
+    def step(self, batch: Batch, lr: float) -> Mapping[str, Tensor]:
+        parts = self.objective(self.learned, batch)
+        loss = torch.stack(list(parts.values())).sum()
+        refuse_not_finite(loss, lr)
+        self.optimiser.zero_grad()
+        loss.backward()
+        if self.adam.clip is not None:
+            nn.utils.clip_grad_norm_(self.learned.parameters(), self.adam.clip)
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        self.optimiser.step()
+        constrain = getattr(self.learned, "constrain", None)
+        if constrain is not None:
+            constrain()
+        return parts
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.optimiser.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimiser.load_state_dict(state)
+
+
+def refuse_not_finite(loss: Tensor, lr: float) -> None:
+    if not loss.isfinite():
+        raise NotFinite(f"the loss is {loss.item()}; lower lr (now {lr:g}), or look for bad inputs")
+
+
+@runtime_checkable
+class OffersEngine(Protocol):
+    """A module that may know a quicker engine than autograd for an objective: the same step, made another way."""
+
+    def engine(self, objective: Objective, adam: Adam) -> Engine | None:
+        """The engine, or None where it knows of none for this objective here."""
+        ...
 
 
 def constant(step: int) -> float:
@@ -42,65 +111,58 @@ class fit:  # noqa: N801  (a verb: used as `for step in fit(...)`)
     """Learn from batches: iterate over it, and each turn is one step of Adam.
 
     `schedule` maps the step's number, from 0, to a factor on the learning rate. After each step `learned.constrain()`
-    is called where there is one. `state_dict` and `load_state_dict` carry weights, optimiser, objective and counts:
+    is called where there is one. Where `learned` offers an engine of its own for the objective, that makes the steps;
+    pass `engine` to choose one. `state_dict` and `load_state_dict` carry weights, optimiser, objective and counts:
     a fit that goes on from them over the remaining batches equals an uninterrupted one, bit for bit.
     """
 
     def __init__(
         self,
         learned: nn.Module,
-        batches: Iterable[Tensor],
+        batches: Iterable[Batch],
         objective: Objective,
         *,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         schedule: Callable[[int], float] = constant,
         clip: float | None = None,
+        engine: Callable[[nn.Module, Objective, Adam], Engine] | None = None,
     ):
         self.learned, self.batches, self.objective = learned, batches, objective
-        self.optimiser = torch.optim.Adam(learned.parameters(), lr, betas, fused=True)
-        self.lr, self.schedule, self.clip = lr, schedule, clip
+        self.lr, self.schedule = lr, schedule
+        self.engine = (engine or quickest)(learned, objective, Adam(betas, clip=clip))
         self.index = self.rows = 0
 
     def __iter__(self) -> Iterator[Step]:
         for batch in self.batches:
             yield self.step(batch)
 
-    def step(self, batch: Tensor) -> Step:
+    def step(self, batch: Batch) -> Step:
         """One step on one batch. Raises NotFinite before the weights are touched."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.lr * self.schedule(self.index)
-        parts = self.objective(self.learned, batch)
-        loss = torch.stack(list(parts.values())).sum()
-        if not loss.isfinite():
-            raise NotFinite(
-                f"the loss is {loss.item()} at step {self.index + 1}; lower lr (now {self.lr:g}), "
-                "or look for bad inputs"
-            )
-        self.optimiser.zero_grad()
-        loss.backward()
-        if self.clip is not None:
-            nn.utils.clip_grad_norm_(self.learned.parameters(), self.clip)
-        self.optimiser.step()
-        constrain = getattr(self.learned, "constrain", None)
-        if constrain is not None:
-            constrain()
+        try:
+            parts = self.engine.step(batch, self.lr * self.schedule(self.index))
+        except NotFinite as error:
+            raise NotFinite(f"step {self.index + 1}: {error}") from None
         self.index, self.rows = self.index + 1, self.rows + len(batch)
-        return Step(self.index, self.rows, loss.item(), {name: part.item() for name, part in parts.items()})
+        found = {name: part.item() for name, part in parts.items()}
+        return Step(self.index, self.rows, sum(found.values()), found)
 
     def state_dict(self) -> dict[str, Any]:
         kept = self.objective.state_dict() if isinstance(self.objective, nn.Module) else {}
-        counts = {"index": self.index, "rows": self.rows}
         return {
-            "learned": self.learned.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "objective": kept,
-            **counts,
-        }
+            "learned": self.learned.state_dict(), "engine": self.engine.state_dict(), "objective": kept,
+            "index": self.index, "rows": self.rows,
+        }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.learned.load_state_dict(state["learned"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.engine.load_state_dict(state["engine"])
         if isinstance(self.objective, nn.Module):
             self.objective.load_state_dict(state["objective"])
         self.index, self.rows = state["index"], state["rows"]
+
+
+def quickest(learned: nn.Module, objective: Objective, adam: Adam) -> Engine:
+    """The engine that `learned` offers for this objective, else autograd."""
+    offered = learned.engine(objective, adam) if isinstance(learned, OffersEngine) else None
+    return offered or Autograd(learned, objective, adam)

@@ -11,7 +11,8 @@ from pathlib import Path
 from microtome.data.text import Document, Part, chosen
 
 # Character maps are near copies of one another: they would leak from training into the held-out part.
-LEFT_OUT = {"encodings", "site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
+LEFT_OUT = {"encodings", "site-packages", "dist-packages", "__pycache__"}
+TEST_SUITES = {"test", "tests", "idle_test"}
 
 
 def module_name(path: Path, root: Path) -> str:
@@ -19,13 +20,15 @@ def module_name(path: Path, root: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
 
-def modules(part: Part = "all", root: Path | None = None) -> Iterator[Document]:
+def modules(part: Part = "all", root: Path | None = None, test_suites: bool = False) -> Iterator[Document]:
     """The standard library's modules as documents named by their dotted names, in order of name.
 
-    Test suites, character maps and installed packages are left out, and the few files that are not UTF-8.
+    Character maps and installed packages are left out, and the few files that are not UTF-8; so are the test suites,
+    which some distributions omit, unless they are asked for.
     """
     root = root or Path(sysconfig.get_path("stdlib"))
-    paths = (p for p in root.rglob("*.py") if not LEFT_OUT & set(p.relative_to(root).parts))
+    left_out = LEFT_OUT if test_suites else LEFT_OUT | TEST_SUITES
+    paths = (p for p in root.rglob("*.py") if not left_out & set(p.relative_to(root).parts))
     named = sorted((module_name(p, root), p) for p in paths)
     return chosen((d for name, path in named for d in read(name, path)), part)
 

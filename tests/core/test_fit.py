@@ -54,7 +54,9 @@ def test_values_that_are_not_finite_leave_the_weights_untouched() -> None:
     run = learning(batches(2))
     list(run)
     before = {name: value.clone() for name, value in run.learned.state_dict().items()}
-    with pytest.raises(NotFinite, match=r"the loss is nan at step 3; lower lr \(now 0.01\), or look for bad inputs"):
+    with pytest.raises(
+        NotFinite, match=r"step 3: the loss is nan; lower lr \(now 0.00333333\), or look for bad inputs"
+    ):
         run.step(torch.full((4, 8), torch.nan))
     assert all(torch.equal(value, before[name]) for name, value in run.learned.state_dict().items())
     assert run.index == 2
@@ -77,5 +79,5 @@ def test_clipping_bounds_what_one_step_can_do() -> None:
 def test_the_schedule_is_a_factor_on_the_learning_rate_and_the_constraint_holds_after_every_step() -> None:
     run = learning(batches(3))
     for step in run:
-        assert run.optimiser.param_groups[0]["lr"] == pytest.approx(1e-2 / step.index)
+        assert run.engine.optimiser.param_groups[0]["lr"] == pytest.approx(1e-2 / step.index)
         torch.testing.assert_close(run.learned.W_dec.norm(dim=1), torch.ones(24))
