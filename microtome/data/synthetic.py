@@ -283,7 +283,7 @@ def bench_16k(generator: torch.Generator) -> Synthetic:
 
     As there: frequencies from .4 to 5e-4 with exponent .5, 128 trees of three levels below the root with four
     children each, correlation of rank 25, mean largest cosine about .15. Chosen here: the shape of magnitudes, the
-    strength of the correlation, and exclusive siblings.
+    strength of the correlation, and exclusive siblings. About 43 features are active in a row, where theirs has 34.
     """
     return Synthetic(
         16_384, 768, generator=generator, frequencies=power_law(16_384), trees=Trees(128, 4, 3, exclusive=True),
