@@ -12,14 +12,36 @@ from torch import Tensor
 from microtome import dictionaries
 from microtome.core.codes import DenseCodes
 from microtome.core.component import Dictionary
-from microtome.core.edit import ablate, masked, scale
+from microtome.core.edit import ablate, masked, scale, splice
 from microtome.core.linear import Coordinates, Linear, Neurons
 from microtome.core.site import Site
 from microtome.data.windows import Window
-from microtome.dictionaries.activation_functions import Activation, ReLU, TopK
+from microtome.dictionaries.activation_functions import (
+    AbsTopK,
+    Activation,
+    BatchTopK,
+    Gated,
+    JumpReLU,
+    ReLU,
+    TopK,
+)
 from microtome.dictionaries.baselines import Strongest, principal_components, random_dictionary
-from microtome.dictionaries.normalisation import Normalisation
+from microtome.dictionaries.coder import LinearCoder
+from microtome.dictionaries.constraints import Free
+from microtome.dictionaries.cross_layer import CrossLayerTranscoder
+from microtome.dictionaries.crosscoder import Crosscoder
+from microtome.dictionaries.matching_pursuit import MatchingPursuit
+from microtome.dictionaries.normalisation import (
+    LayerNorm,
+    Normalisation,
+    Unchanged,
+    UnitMeanSquare,
+    UnitNorm,
+    Whitening,
+)
+from microtome.dictionaries.one_site import OneSite
 from microtome.dictionaries.sae import SAE
+from microtome.dictionaries.transcoder import Transcoder
 from microtome.models.hooked import HookedModel
 from microtome.store.harvest import harvest
 from tests import toys
@@ -34,13 +56,43 @@ def activations() -> Tensor:
     return NETWORK.run(toys.Tokens.of(ids), read=[RESID])[RESID].flatten(0, 1)
 
 
-def sae(activation: Activation) -> SAE:
-    made = SAE(
-        RESID, WIDTH, 30, activation, Normalisation.of(activations()), generator=torch.Generator().manual_seed(0)
-    )
+def sae(activation: Activation, units: Normalisation | None = None) -> SAE:
+    units = units or UnitMeanSquare.of(activations())
+    made = SAE(RESID, WIDTH, 30, activation, units, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         made.b_dec.copy_(torch.linspace(-1, 1, WIDTH))
     return made.requires_grad_(False)
+
+
+def tuned(made: LinearCoder | CrossLayerTranscoder) -> Dictionary:
+    """Biases that are not zero, so that a forgotten one is noticed."""
+    with torch.no_grad():
+        made.b_dec.copy_(torch.linspace(-1, 1, made.b_dec.numel()).view_as(made.b_dec))
+        made.b_enc.fill_(0.1)
+    return made.requires_grad_(False)
+
+
+def transcoder(activation: Activation, skip: bool = False) -> Dictionary:
+    units = UnitMeanSquare.of(activations()), Whitening.of(activations())
+    made = Transcoder(Site("mlp_in.0"), Site("mlp_out.0"), WIDTH, WIDTH, 30, activation, *units, skip=skip)
+    if made.W_skip is not None:
+        torch.nn.init.normal_(made.W_skip)
+    return tuned(made)
+
+
+def crosscoder(activation: Activation) -> Dictionary:
+    units = [UnitMeanSquare.of(activations()), Unchanged(WIDTH)]
+    return tuned(Crosscoder([RESID, Site("resid_post.1")], WIDTH, 30, activation, units, Free()))
+
+
+def cross_layer(activation: Callable[[], Activation]) -> Dictionary:
+    reads, writes = ([Site(f"{name}.{layer}") for layer in range(2)] for name in ("mlp_in", "mlp_out"))
+    units = [UnitMeanSquare.of(activations()), Unchanged(WIDTH)]
+    return tuned(CrossLayerTranscoder(reads, writes, WIDTH, 20, activation, units, units))
+
+
+def pursuit() -> Dictionary:
+    return MatchingPursuit(RESID, WIDTH, 30, 4, UnitMeanSquare.of(activations())).requires_grad_(False)
 
 
 def neurons() -> Neurons:
@@ -65,6 +117,22 @@ DICTIONARIES: dict[str, Callable[[], Dictionary]] = {
     "Coordinates, writing elsewhere": after_the_nonlinearity,
     "SAE, TopK": lambda: sae(TopK(4)),
     "SAE, ReLU": lambda: sae(ReLU()),
+    "SAE, BatchTopK": lambda: sae(BatchTopK(4)),
+    "SAE, AbsTopK": lambda: sae(AbsTopK(4)),
+    "SAE, JumpReLU": lambda: sae(JumpReLU(30, threshold=0.5)),
+    "SAE, Gated": lambda: sae(Gated(30)),
+    "SAE, whitened": lambda: sae(TopK(4), Whitening.of(activations())),
+    "SAE, layer norm": lambda: sae(TopK(4), LayerNorm(WIDTH)),
+    "SAE, unit norm": lambda: sae(ReLU(), UnitNorm(WIDTH)),
+    "SAE, unchanged": lambda: sae(ReLU(), Unchanged(WIDTH)),
+    "transcoder": lambda: transcoder(TopK(4)),
+    "transcoder, skip": lambda: transcoder(ReLU(), skip=True),
+    "crosscoder": lambda: crosscoder(TopK(4)),
+    "crosscoder, at one site": lambda: OneSite(crosscoder(JumpReLU(30, 0.5)), Site("resid_post.1")),
+    "cross-layer transcoder": lambda: cross_layer(lambda: TopK(4)),
+    "cross-layer transcoder, ragged": lambda: cross_layer(lambda: JumpReLU(20, 0.5)),
+    "cross-layer transcoder, at one site": lambda: OneSite(cross_layer(lambda: ReLU()), Site("mlp_out.1")),
+    "matching pursuit": pursuit,
     "Strongest": lambda: Strongest(neurons(), 3),
     "Strongest of an SAE": lambda: Strongest(sae(TopK(4)), 2),
     "random": lambda: random_dictionary(RESID, activations(), 30, 4, torch.Generator().manual_seed(0)),
@@ -82,7 +150,17 @@ def close(one: Tensor, other: Tensor) -> None:
 
 
 def inputs_of(dictionary: Dictionary, *lead: int) -> Tensor:
-    return torch.randn(*lead, dictionary.directions().read.shape[-1])
+    return torch.randn(*sites(dictionary.reads), *lead, dictionary.directions().read.shape[-1])
+
+
+def sites(places: tuple[Site, ...]) -> tuple[int, ...]:
+    """The leading axis that several sites have."""
+    return (len(places),) if len(places) > 1 else ()
+
+
+def last(dictionary: Dictionary) -> Dictionary:
+    """The dictionary as it writes at its last site: an edit sees only what the forward pass has met."""
+    return OneSite(dictionary, dictionary.writes[-1]) if len(dictionary.writes) > 1 else dictionary
 
 
 def final_classes(kind: type) -> set[type]:
@@ -105,8 +183,9 @@ def test_any_leading_shape_goes_in_and_comes_out(dictionary: Dictionary, lead: t
     x = inputs_of(dictionary, *lead)
     codes = dictionary.encode(x)
     assert codes.shape == lead and codes.width == len(dictionary)
-    assert dictionary.decode(codes).shape == (*lead, dictionary.directions().write.shape[-1])
-    flat = dictionary.encode(x.reshape(-1, x.shape[-1]))
+    width = dictionary.directions().write.shape[-1]
+    assert dictionary.decode(codes).shape == (*sites(dictionary.writes), *lead, width)
+    flat = dictionary.encode(x.reshape(*sites(dictionary.reads), -1, x.shape[-1]))
     close(codes.dense().reshape(-1, len(dictionary)), flat.dense())
 
 
@@ -123,25 +202,34 @@ def test_a_component_writes_what_decoding_lacks_without_it(dictionary: Dictionar
         only[index] = 1.0
         written = dictionary.contribution(codes, index)
         close(written, dictionary.decode(codes.scaled(only)) - nothing)
-        close(written, codes.of(index)[:, None] * dictionary[index].direction)
+        close(written, codes.of(index)[:, None] * dictionary[index].write)
     total = sum(dictionary.contribution(codes, index) for index in range(len(dictionary)))
     close(dictionary.decode(codes), nothing + total)
 
 
 def test_ablating_removes_the_activity_times_the_direction(dictionary: Dictionary, network: HookedModel) -> None:
-    inputs, site = toys.rows(ragged=True), dictionary.writes[0]
-    before = network.run(inputs, read=[site, *dictionary.reads])
-    codes = before.codes(dictionary)
+    inputs, view = toys.rows(ragged=True), last(dictionary)
+    site = view.writes[0]
+    before = network.run(inputs, read=[site, *view.reads])
+    codes = before.codes(view)
     index = int(codes.entries().components.bincount().argmax())
-    left = network.run(inputs, read=[site], edit=[ablate(dictionary[index])])[site]
-    close(before[site] - left, codes.of(index)[..., None] * dictionary[index].direction)
-    twice = network.run(inputs, read=[site], edit=[scale(dictionary[index], 2.0)])[site]
+    left = network.run(inputs, read=[site], edit=[ablate(view[index])])[site]
+    close(before[site] - left, codes.of(index)[..., None] * view[index].direction)
+    twice = network.run(inputs, read=[site], edit=[scale(view[index], 2.0)])[site]
     close(twice - before[site], before[site] - left)
 
 
+def test_splicing_puts_the_reconstruction_in_place(dictionary: Dictionary, network: HookedModel) -> None:
+    inputs, view = toys.rows(ragged=True), last(dictionary)
+    site = view.writes[0]
+    before = network.run(inputs, read=list(view.reads))
+    spliced = network.run(inputs, read=[site], edit=[splice(view)])[site]
+    close(spliced[inputs.mask], view.reconstruct(view.gather(before))[inputs.mask])
+
+
 def test_splicing_with_the_error_kept_changes_nothing(dictionary: Dictionary, network: HookedModel) -> None:
-    inputs = toys.rows(ragged=True, left=True)
-    kept = network.run(inputs, edit=[masked(dictionary, torch.ones(len(dictionary)))])
+    inputs, view = toys.rows(ragged=True, left=True), last(dictionary)
+    kept = network.run(inputs, edit=[masked(view, torch.ones(len(view)))])
     close(kept["logits"], network.run(inputs)["logits"])
 
 
@@ -150,8 +238,9 @@ def test_harvesting_and_then_reading_gives_what_a_run_gives_to_the_precision_of_
 ) -> None:
     ids = torch.randint(toys.VOCAB, (12, 8), generator=torch.Generator().manual_seed(1))
     windows = (Window(row.numpy(), "a text", torch.zeros(8, 0, dtype=torch.bool).numpy()) for row in ids)
-    stored = harvest(network, windows, dictionary.reads[0], 10**6, tmp_path)
-    now = dictionary.gather(network.run(toys.Tokens.of(ids), read=dictionary.reads))[:, 1:].flatten(0, 1)
+    site = dictionary.reads[0]
+    stored = harvest(network, windows, site, 10**6, tmp_path)
+    now = network.run(toys.Tokens.of(ids), read=[site])[site][:, 1:].flatten(0, 1)
     missed = stored.rows(torch.arange(len(stored))) - now
     assert (
         missed.norm(dim=1) <= 2**-6 * now.norm(dim=1).mean()

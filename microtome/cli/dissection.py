@@ -33,7 +33,7 @@ from microtome.data.windows import Text, Window, gather, pieces, shuffled, windo
 from microtome.dictionaries.activation_functions import TopK
 from microtome.dictionaries.baselines import Strongest, principal_components, random_dictionary
 from microtome.dictionaries.files import load_dictionary, save_dictionary
-from microtome.dictionaries.normalisation import Normalisation
+from microtome.dictionaries.normalisation import UnitMeanSquare
 from microtome.dictionaries.objectives import AuxK, Reconstruction
 from microtome.dictionaries.sae import SAE
 from microtome.evals.reconstruction import Variance, recovered
@@ -220,7 +220,7 @@ class Dissection:
             acts.width,
             given.width,
             TopK(given.k),
-            Normalisation.of(acts.sample(SAMPLE)),
+            UnitMeanSquare.of(acts.sample(SAMPLE)),
             generator=generator,
         )
         steps = acts.batches_in(given.epochs, given.batch)

@@ -8,9 +8,10 @@ Any leading shape: `batch pos`, `batch y x`.
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from itertools import accumulate
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -65,6 +66,14 @@ class Codes(ABC):
     def scaled(self, by: Float[Tensor, "width"]) -> "Codes":
         """Every component's activity times its own number."""
 
+    @abstractmethod
+    def sized(self, by: Float[Tensor, "..."]) -> "Codes":
+        """Every place's activity times its own number."""
+
+    @abstractmethod
+    def part(self, start: int, stop: int) -> "Codes":
+        """The activity of components `start` to `stop` (excluded), numbered from 0."""
+
     def __iter__(self) -> Iterator[tuple[int, int, float]]:
         """(row, component, value) for every active entry."""
         return zip(*(part.tolist() for part in self.entries()), strict=True)
@@ -110,6 +119,12 @@ class TopCodes(Codes):
 
     def scaled(self, by: Float[Tensor, "width"]) -> "TopCodes":
         return TopCodes(self.values * by[self.indices], self.indices, self.width)
+
+    def sized(self, by: Float[Tensor, "..."]) -> "TopCodes":
+        return TopCodes(self.values * by[..., None], self.indices, self.width)
+
+    def part(self, start: int, stop: int) -> "RaggedCodes":
+        return ragged_part(self, start, stop)
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +178,13 @@ class RaggedCodes(Codes):
     def scaled(self, by: Float[Tensor, "width"]) -> "RaggedCodes":
         return RaggedCodes(self.values * by[self.indices], self.indices, self.offsets, self.lead, self.width)
 
+    def sized(self, by: Float[Tensor, "..."]) -> "RaggedCodes":
+        each = by.expand(self.lead).reshape(-1)
+        return RaggedCodes(self.values * each[self.rows], self.indices, self.offsets, self.lead, self.width)
+
+    def part(self, start: int, stop: int) -> "RaggedCodes":
+        return ragged_part(self, start, stop)
+
 
 @dataclass(frozen=True, eq=False)
 class DenseCodes(Codes):
@@ -198,3 +220,39 @@ class DenseCodes(Codes):
 
     def scaled(self, by: Float[Tensor, "width"]) -> "DenseCodes":
         return DenseCodes(self.values * by)
+
+    def sized(self, by: Float[Tensor, "..."]) -> "DenseCodes":
+        return DenseCodes(self.values * by[..., None])
+
+    def part(self, start: int, stop: int) -> "DenseCodes":
+        return DenseCodes(self.values[..., start:stop])
+
+
+def in_rows(entries: Entries, lead: torch.Size, width: int) -> RaggedCodes:
+    """Codes of these entries, whatever their order."""
+    order = entries.rows.argsort(stable=True)
+    rows = entries.rows[order]
+    offsets = torch.searchsorted(rows, torch.arange(lead.numel() + 1, device=rows.device))
+    return RaggedCodes(entries.values[order], entries.components[order], offsets, lead, width)
+
+
+def ragged_part(codes: Codes, start: int, stop: int) -> RaggedCodes:
+    rows, components, values = codes.entries()
+    kept = (components >= start) & (components < stop)
+    return in_rows(Entries(rows[kept], components[kept] - start, values[kept]), codes.shape, stop - start)
+
+
+def joined(parts: Sequence[Codes]) -> Codes:
+    """The codes of several dictionaries at the same places as those of one: its components follow one another."""
+    if len(parts) == 1:
+        return parts[0]
+    starts = list(accumulate((p.width for p in parts), initial=0))
+    if all(isinstance(p, TopCodes) for p in parts):
+        tops = cast(Sequence[TopCodes], parts)
+        indices = torch.cat([p.indices + start for p, start in zip(tops, starts, strict=False)], -1)
+        return TopCodes(torch.cat([p.values for p in tops], -1), indices, starts[-1])
+    if all(isinstance(p, DenseCodes) for p in parts):
+        return DenseCodes(torch.cat([p.dense() for p in parts], -1))
+    found = [p.entries() for p in parts]
+    moved = [e._replace(components=e.components + start) for e, start in zip(found, starts, strict=False)]
+    return in_rows(Entries(*(torch.cat(column) for column in zip(*moved, strict=True))), parts[0].shape, starts[-1])

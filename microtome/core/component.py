@@ -7,7 +7,7 @@ browses, explains, steers, ablates or attributes is written once, for these two 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -16,14 +16,23 @@ from torch import Tensor, nn
 from microtome.core.codes import Codes
 from microtome.core.errors import NoSuchComponent, Refusal
 from microtome.core.site import Site
-from microtome.core.trace import Trace
 
 
 class Directions(NamedTuple):
-    """What each component reads and what it writes; `rank` is 1 but for components that span a subspace."""
+    """What each component reads and what it writes; `rank` is 1 but for components that span a subspace.
 
-    read: Float[Tensor, "components rank d_in"]
-    write: Float[Tensor, "components rank d_out"]
+    A dictionary of several sites has a leading `site` axis, as its inputs and outputs have.
+    """
+
+    read: Float[Tensor, "*site components rank d_in"]
+    write: Float[Tensor, "*site components rank d_out"]
+
+
+@runtime_checkable
+class Held(Protocol):
+    """What holds something for each of several sites: a trace, or rows."""
+
+    def __getitem__(self, site: Site) -> Tensor: ...
 
 
 class Dictionary(nn.Module, ABC):
@@ -38,7 +47,7 @@ class Dictionary(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, codes: Codes) -> Float[Tensor, "... d_out"]:
-        """What the components together write, biases included."""
+        """What the components together write, biases included. Several written sites stand on a leading `site` axis."""
 
     @abstractmethod
     def directions(self) -> Directions:
@@ -51,10 +60,21 @@ class Dictionary(nn.Module, ABC):
     def constrain(self) -> None:
         """Put the parameters back where they must be; `fit` calls this after every step."""
 
-    def gather(self, trace: Trace) -> Float[Tensor, "... d_in"]:
-        """This dictionary's input out of a trace."""
-        parts = [trace[site] for site in self.reads]
-        return parts[0] if len(parts) == 1 else torch.stack(parts)
+    def bypass(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "..."]:
+        """What reaches the written site past the codes: nothing, but for skip connections and units of a token."""
+        return x.new_zeros(())
+
+    def reconstruct(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
+        """What the dictionary makes of its input: what its components write, and what goes past them."""
+        return self.decode(self.encode(x)) + self.bypass(x)
+
+    def gather(self, held: Held) -> Float[Tensor, "... d_in"]:
+        """This dictionary's input, out of a trace or rows."""
+        return stacked([held[site] for site in self.reads])
+
+    def target(self, held: Held) -> Float[Tensor, "... d_out"]:
+        """What the dictionary should make of its input, out of a trace or rows: what stands at the written sites."""
+        return stacked([held[site] for site in self.writes])
 
     def __getitem__(self, index: int) -> "Component":
         size = len(self)
@@ -66,7 +86,11 @@ class Dictionary(nn.Module, ABC):
         return (Component(self, index) for index in range(len(self)))
 
     def __len__(self) -> int:
-        return len(self.directions().read)
+        return self.directions().read.shape[-3]
+
+
+def stacked(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.stack(parts)
 
 
 @dataclass(frozen=True)
@@ -81,18 +105,20 @@ class Component:
         return self.dictionary.encode(x).of(self.index)
 
     @property
-    def read(self) -> Float[Tensor, "rank d_in"]:
-        return self.dictionary.directions().read[self.index]
+    def read(self) -> Float[Tensor, "*site rank d_in"]:
+        return self.dictionary.directions().read[..., self.index, :, :]
 
     @property
-    def write(self) -> Float[Tensor, "rank d_out"]:
-        return self.dictionary.directions().write[self.index]
+    def write(self) -> Float[Tensor, "*site rank d_out"]:
+        return self.dictionary.directions().write[..., self.index, :, :]
 
     @property
     def direction(self) -> Float[Tensor, "d_out"]:
         """The one direction it writes. Raises Refusal for a component of higher rank, or one that writes nothing."""
         if not self.dictionary.writes:
             raise Refusal(f"{self} writes nothing, so it can be read but not ablated, clamped or added")
+        if len(self.dictionary.writes) > 1:
+            raise Refusal(f"{self} writes at {len(self.dictionary.writes)} sites; choose one with `OneSite`")
         if len(self.write) != 1:
             raise Refusal(f"{self} writes a subspace of rank {len(self.write)}, not one direction; use its `write`")
         return self.write[0]

@@ -188,7 +188,8 @@ class Splice(Edit):
     def value(self, part: Tensor, selection: Selection, arrived: Trace) -> Tensor:
         codes = arrived.codes(self.dictionary)
         codes = codes if self.mask is None else codes.scaled(self.mask)
-        return self.dictionary.decode(codes)[leading(self.site, selection)]
+        past = self.dictionary.bypass(self.dictionary.gather(arrived))
+        return (self.dictionary.decode(codes) + past)[leading(self.site, selection)]
 
     def __str__(self) -> str:
         return f"splice {type(self.dictionary).__name__} at {self.site}"
@@ -391,5 +392,7 @@ def written_site(dictionary: Dictionary) -> Site:
         raise Refusal(f"{type(dictionary).__name__} writes nothing, so it can be read but not edited")
     first, *others = dictionary.writes
     if others:
-        raise Refusal(f"{type(dictionary).__name__} writes at {len(dictionary.writes)} sites; edit them one by one")
+        raise Refusal(
+            f"{type(dictionary).__name__} writes at {len(dictionary.writes)} sites; choose one with `OneSite`"
+        )
     return first

@@ -60,14 +60,19 @@ class Engine(Protocol):
 
 
 class Autograd:
-    """The engine that serves everything: gradients by autograd, weights moved by torch's fused Adam."""
+    """The engine that serves everything: gradients by autograd, weights moved by torch's fused Adam.
+
+    What is learned is in training mode only while a loss is made.
+    """
 
     def __init__(self, learned: nn.Module, objective: Objective, adam: Adam):
         self.learned, self.objective, self.adam = learned, objective, adam
         self.optimiser = torch.optim.Adam(learned.parameters(), betas=adam.betas, eps=adam.eps, fused=True)
 
     def step(self, batch: Batch, lr: float) -> Mapping[str, Tensor]:
+        self.learned.train()
         parts = self.objective(self.learned, batch)
+        self.learned.eval()
         loss = torch.stack(list(parts.values())).sum()
         refuse_not_finite(loss, lr)
         self.optimiser.zero_grad()

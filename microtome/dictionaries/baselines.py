@@ -9,7 +9,7 @@ from microtome.core.component import Dictionary, Directions
 from microtome.core.linear import Linear
 from microtome.core.site import Site
 from microtome.dictionaries.activation_functions import TopK
-from microtome.dictionaries.normalisation import Normalisation
+from microtome.dictionaries.normalisation import UnitMeanSquare
 from microtome.dictionaries.sae import SAE
 
 
@@ -20,7 +20,7 @@ def random_dictionary(
 
     The gain is the one that explains most of the sample's variance; without it k overlapping directions overshoot.
     """
-    made = SAE(site, sample.shape[1], width, TopK(k), Normalisation.of(sample), generator=generator).requires_grad_(
+    made = SAE(site, sample.shape[1], width, TopK(k), UnitMeanSquare.of(sample), generator=generator).requires_grad_(
         False
     )
     x = made.normalisation(sample)

@@ -1,42 +1,73 @@
 """What a dictionary is trained to make small: terms that add and scale.
 
-Reconstruction() + AuxK()
+Reconstruction() + AuxK(width)
 Reconstruction() + 0.01 * Sparsity()
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from microtome.core.codes import Codes, TopCodes
+from microtome.core.codes import Codes, DenseCodes
 from microtome.core.component import Dictionary
-from microtome.dictionaries.sae import SAE
+from microtome.core.errors import Refusal
+from microtome.core.fit import Batch
+from microtome.core.rows import Rows
+from microtome.dictionaries.coder import Coder, Reading
 
 
 class Attempt:
-    """One batch and what a dictionary makes of it, worked out once for all terms."""
+    """One batch and what a dictionary makes of it, worked out once for all terms.
 
-    def __init__(self, dictionary: Dictionary, x: Float[Tensor, "rows d"]):
-        self.dictionary, self.x = dictionary, x
+    A tensor of rows is input and target both; `Rows` hold what stands at every site that is read or written.
+    """
+
+    def __init__(self, dictionary: Dictionary, batch: Batch):
+        self.dictionary = dictionary
+        self.x = dictionary.gather(batch) if isinstance(batch, Rows) else batch
+        self.target = dictionary.target(batch) if isinstance(batch, Rows) else batch
+
+    @property
+    def coder(self) -> Coder:
+        """The dictionary, where a term needs more of it than codes: its pre-activations, its decoder."""
+        if not isinstance(self.dictionary, Coder):
+            raise Refusal(f"{type(self.dictionary).__name__} has no encoder that learns; this term needs one")
+        return self.dictionary
+
+    @cached_property
+    def readings(self) -> list[Reading]:
+        return self.coder.readings(self.x)
+
+    @cached_property
+    def selected(self) -> Codes:
+        """The codes in the units in which the dictionary selects."""
+        return self.coder.codes_of(self.readings)
 
     @cached_property
     def codes(self) -> Codes:
+        """The codes as they are decoded."""
+        if isinstance(self.dictionary, Coder):
+            return self.dictionary.resized(self.selected, self.x)
         return self.dictionary.encode(self.x)
 
     @cached_property
-    def error(self) -> Float[Tensor, "rows d"]:
-        """What the dictionary leaves unexplained: x - x̂."""
-        return self.x - self.dictionary.decode(self.codes)
+    def past(self) -> Float[Tensor, "..."]:
+        return self.dictionary.bypass(self.x)
+
+    @cached_property
+    def error(self) -> Float[Tensor, "*site rows d"]:
+        """What the dictionary leaves unexplained: target - x̂."""
+        return self.target - self.dictionary.decode(self.codes) - self.past
 
     @cached_property
     def variance(self) -> Float[Tensor, ""]:
-        """Summed squared distance of the batch from its mean."""
-        return (self.x - self.x.mean(0)).pow(2).sum()
+        """Summed squared distance of the target from its mean."""
+        return (self.target - self.target.mean(-2, keepdim=True)).pow(2).sum()
 
 
 class Objective(nn.Module, ABC):
@@ -46,7 +77,7 @@ class Objective(nn.Module, ABC):
     def terms(self, attempt: Attempt) -> dict[str, Float[Tensor, ""]]:
         """The terms, by name; their sum is the loss."""
 
-    def forward(self, learned: Dictionary, batch: Float[Tensor, "rows d"]) -> Mapping[str, Float[Tensor, ""]]:
+    def forward(self, learned: Dictionary, batch: Batch) -> Mapping[str, Float[Tensor, ""]]:
         return self.terms(Attempt(learned, batch))
 
     def __add__(self, other: "Objective") -> "Objective":
@@ -83,19 +114,10 @@ class Scaled(Objective):
 
 
 class Reconstruction(Objective):
-    """The fraction of the batch's variance left unexplained: sum |x - x̂|² / sum |x - mean|²."""
+    """The fraction of the target's variance left unexplained: sum |x - x̂|² / sum |x - mean|², over all sites."""
 
     def terms(self, attempt: Attempt) -> dict[str, Float[Tensor, ""]]:
         return {"unexplained": attempt.error.pow(2).sum() / attempt.variance}
-
-
-class Sparsity(Objective):
-    """The mean summed activity, each component weighted by the length of what it writes (L1)."""
-
-    def terms(self, attempt: Attempt) -> dict[str, Float[Tensor, ""]]:
-        lengths = attempt.dictionary.directions().write[:, 0].norm(dim=1)
-        entries = attempt.codes.entries()
-        return {"sparsity": (entries.values.abs() * lengths[entries.components]).sum() / attempt.codes.shape.numel()}
 
 
 class AuxK(Objective):
@@ -120,7 +142,7 @@ class AuxK(Objective):
             return {"auxk": attempt.x.new_zeros(())}
         error = attempt.error.detach()
         missed = error - self._explained_by(dead, attempt)
-        spread = (error - error.mean(0)).pow(2).sum()
+        spread = (error - error.mean(-2, keepdim=True)).pow(2).sum()
         return {"auxk": (self.weight * missed.pow(2).sum() / spread).nan_to_num(0.0)}
 
     @torch.no_grad()
@@ -128,10 +150,18 @@ class AuxK(Objective):
         self.silent += codes.shape.numel()
         self.silent[codes.entries().components] = 0
 
-    def _explained_by(self, dead: Tensor, attempt: Attempt) -> Float[Tensor, "rows d"]:
-        sae = cast(SAE, attempt.dictionary)
-        x = sae.normalisation(attempt.x)
-        pre = torch.relu((x - sae.b_dec) @ sae.W_enc[dead].T + sae.b_enc[dead])
-        best = pre.topk(min(self.k_aux or x.shape[1] // 2, len(dead)), 1, sorted=False)
-        codes = TopCodes(best.values, best.indices, len(dead))
-        return codes.dense() @ sae.W_dec[dead] * sae.normalisation.scale
+    def _explained_by(self, dead: Int[Tensor, "dead"], attempt: Attempt) -> Float[Tensor, "*site rows d"]:
+        pre = torch.relu(pre_of(attempt.readings, dead))
+        best = pre.topk(min(self.k_aux or attempt.x.shape[-1] // 2, len(dead)), -1, sorted=False)
+        codes = DenseCodes(torch.zeros_like(pre).scatter(-1, best.indices, best.values))
+        return attempt.coder.writing_of(dead, attempt.coder.resized(codes, attempt.x))
+
+
+def pre_of(readings: Sequence[Reading], which: Int[Tensor, "some"]) -> Float[Tensor, "... some"]:
+    """The pre-activations of some components, in the order of their numbers, without making the others."""
+    found, start = [], 0
+    for pre, _ in readings:
+        mine = which[(which >= start) & (which < start + len(pre.bias))] - start
+        found.append(pre.x @ pre.weight[mine].T + pre.bias[mine])
+        start += len(pre.bias)
+    return torch.cat(found, -1)

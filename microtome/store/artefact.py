@@ -11,7 +11,7 @@ from torch import nn
 from microtome.core.errors import Refusal
 from microtome.store.whole import reading, whole
 
-SCHEMA = "microtome/artefact/1"
+SCHEMA = "microtome/artefact/2"
 M = TypeVar("M", bound=nn.Module)
 
 

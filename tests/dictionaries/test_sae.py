@@ -13,16 +13,17 @@ from microtome.core.fit import fit
 from microtome.core.site import Site
 from microtome.dictionaries.activation_functions import Activation, ReLU, TopK
 from microtome.dictionaries.files import load_dictionary, save_dictionary
-from microtome.dictionaries.normalisation import Normalisation
-from microtome.dictionaries.objectives import AuxK, Objective, Reconstruction, Sparsity
+from microtome.dictionaries.normalisation import UnitMeanSquare
+from microtome.dictionaries.objectives import AuxK, Objective, Reconstruction
 from microtome.dictionaries.sae import SAE
+from microtome.dictionaries.sparsity import Sparsity
 
 SITE, D, WIDTH, K = Site("resid_post.0"), 8, 40, 4
 
 
 def made(activation: Activation | None = None, seed: int = 0) -> SAE:
     generator = torch.Generator().manual_seed(seed)
-    sae = SAE(SITE, D, WIDTH, activation or TopK(K), Normalisation.of(sample()), generator=generator)
+    sae = SAE(SITE, D, WIDTH, activation or TopK(K), UnitMeanSquare.of(sample()), generator=generator)
     with torch.no_grad():
         sae.b_enc.copy_(0.1 * torch.randn(WIDTH, generator=generator))
         sae.b_dec.copy_(0.1 * torch.randn(D, generator=generator))
@@ -63,7 +64,7 @@ def test_the_gradients_of_one_step_are_those_of_the_dense_formula(activation: Ac
 
 def test_the_sparsity_term_is_the_summed_activity_weighted_by_length() -> None:
     sae, x = made(ReLU()), sample(20)
-    expected = (sae.encode(x).dense() * sae.directions().write[:, 0].norm(dim=1)).sum() / 20
+    expected = (sae.encode(x).dense() * sae.W_dec.norm(dim=1)).sum() / 20
     torch.testing.assert_close(Sparsity()(sae, x)["sparsity"], expected)
 
 
@@ -133,14 +134,14 @@ def test_planted_dead_latents_are_revived() -> None:
 @given(st.integers(2, 40), st.floats(0.01, 1000), st.floats(-1000, 1000))
 def test_normalisation_goes_there_and_back(rows: int, size: float, shift: float) -> None:
     x = size * torch.randn(rows, 3) + shift
-    units = Normalisation.of(x)
+    units = UnitMeanSquare.of(x)
     torch.testing.assert_close(units.undo(units(x)), x, rtol=1e-4, atol=1e-4 * (size + abs(shift)))
     if abs(shift) < 10 * size:
         assert units(x).pow(2).mean().item() == pytest.approx(1, rel=1e-3)
 
 
 def test_a_constant_sample_is_centred_and_left_unscaled() -> None:
-    units = Normalisation.of(torch.full((50, 3), 0.1))
+    units = UnitMeanSquare.of(torch.full((50, 3), 0.1))
     assert units.scale.item() == 1.0 and torch.equal(units(torch.full((2, 3), 0.1)), torch.zeros(2, 3))
 
 
@@ -187,10 +188,10 @@ def test_what_is_saved_is_loaded_with_the_same_numbers(activation: Activation, t
             "dictionary.json is damaged; save the dictionary again",
         ),
         (
-            lambda f: replace(f, '"SAE"', '"Transcoder"'),
-            "no dictionary of class Transcoder with activation TopK; known: SAE with",
+            lambda f: replace(f, '"SAE"', '"Autoencoder"'),
+            "no dictionary of class Autoencoder; known: SAE, Transcoder",
         ),
-        (lambda f: replace(f, '"TopK"', '"Swish"'), "no dictionary of class SAE with activation Swish"),
+        (lambda f: replace(f, '"TopK"', '"Swish"'), "no activation Swish; known: TopK, ReLU"),
         (lambda f: replace(f, '"width": 40', '"width": 39'), "does not hold what dictionary.json describes"),
         (lambda f: (f / "weights.safetensors").unlink(), "weights.safetensors is missing; save the dictionary again"),
         (lambda f: (f / "weights.safetensors").write_bytes(b"\x10" + b"\0" * 40), "weights.safetensors is damaged"),

@@ -88,5 +88,5 @@ class Kernels(ABC):
         decay, also where it had no entry.
         """
 
-    def reload(self) -> None:
+    def reload(self) -> None:  # noqa: B027  (most keep no copies)
         """Take notice of weights that were changed from outside (loaded, resampled)."""

@@ -1,0 +1,69 @@
+"""Matching pursuit: latents are chosen one after another, each for what the ones before it left.
+
+Mallat and Zhang 1993; as the encoder of a sparse autoencoder, Costa et al. 2025 (arXiv 2506.03093).
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from microtome.core.codes import Codes, TopCodes
+from microtome.core.component import Dictionary, Directions
+from microtome.core.errors import Refusal
+from microtome.core.site import Site
+from microtome.dictionaries.activation_functions import at_least_one
+from microtome.dictionaries.coder import fixed
+from microtome.dictionaries.constraints import UnitRows
+from microtome.dictionaries.normalisation import Normalisation
+
+
+class MatchingPursuit(Dictionary):
+    """k times over: the row d of W_dec with the largest r . d is chosen, its code is r . d, and r loses (r . d) d.
+
+    r starts as x' - b_dec. Decoder and encoder are the same unit rows. A code that would be negative is zero.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        d_in: int,
+        width: int,
+        k: int,
+        normalisation: Normalisation | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ):
+        """Raises Refusal for a k outside 1..width, and for units that depend on the token."""
+        if at_least_one(k) > width:
+            raise Refusal(f"k is {k}, more than the {width} components there would be")
+        super().__init__()
+        self.reads = self.writes = (site,)
+        self.k, self.normalisation = k, fixed(normalisation, d_in)
+        self.W_dec = nn.Parameter(nn.functional.normalize(torch.randn(width, d_in, generator=generator), dim=1))
+        self.b_dec = nn.Parameter(torch.zeros(d_in))
+
+    def __len__(self) -> int:
+        return len(self.W_dec)
+
+    def encode(self, x: Float[Tensor, "... d_in"]) -> Codes:
+        left = (self.normalisation(x) - self.b_dec).reshape(-1, x.shape[-1])
+        values, indices = [], []
+        for _ in range(self.k):
+            best = (left @ self.W_dec.T).max(1)
+            value = torch.relu(best.values)
+            left = left - value[:, None] * self.W_dec[best.indices]
+            values.append(value)
+            indices.append(best.indices)
+        lead = (*x.shape[:-1], self.k)
+        return TopCodes(torch.stack(values, 1).view(lead), torch.stack(indices, 1).view(lead), len(self))
+
+    def decode(self, codes: Codes) -> Float[Tensor, "... d_in"]:
+        return self.normalisation.undo(codes.times(self.W_dec) + self.b_dec)
+
+    def constrain(self) -> None:
+        UnitRows().hold(self.W_dec)
+
+    def directions(self) -> Directions:
+        """What is read is a latent's direction as if it were chosen first."""
+        units = self.normalisation
+        return Directions(units.reading(self.W_dec)[:, None], units.writing(self.W_dec)[:, None])
