@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from microtome.core.errors import NotFinite
+from microtome.core.inputs import Inputs
 from microtome.core.rows import Rows
 
-Batch = Tensor | Rows
+Batch = Tensor | Rows | Inputs
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,11 @@ class Activation(nn.Module, ABC):
     def forward(self, pre: Pre) -> Codes:
         """The codes of these pre-activations."""
 
-    def constrain(self) -> None:
+    def constrain(self) -> None:  # noqa: B027  (most have none)
         """Put parameters of its own back where they must be."""
+
+    def calibrate(self, pre: Pre) -> None:  # noqa: B027  (most have nothing to set)
+        """Set by these pre-activations what training only estimates."""
 
     def settings(self) -> dict:
         """The constructor's arguments, as plain values."""
@@ -124,6 +127,12 @@ class BatchTopK(Activation):
         least = smallest_kept(values.detach().reshape(-1, values.shape[-1]), self.k)
         self._remember(least)
         return ragged(values, (values >= least) & (values > 0))
+
+    def calibrate(self, pre: Pre) -> None:
+        """Set the threshold so that k are active on the mean token of these."""
+        scores = torch.relu(pre.values.detach())
+        least = smallest_kept(scores.reshape(-1, scores.shape[-1]), self.k)
+        self.threshold.copy_(torch.nextafter(least, torch.zeros_like(least)))  # that one is active too
 
     def _remember(self, least: Float[Tensor, ""]) -> None:
         first = self.threshold == 0

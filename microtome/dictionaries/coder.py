@@ -49,6 +49,12 @@ class Coder(Dictionary, ABC):
     def codes_of(self, readings: list[Reading]) -> Codes:
         return joined([activation(pre) for pre, activation in readings])
 
+    @torch.no_grad()
+    def calibrate(self, x: Float[Tensor, "... d_in"]) -> None:
+        """Set thresholds that training only estimates (BatchTopK) by these inputs."""
+        for pre, activation in self.readings(x):
+            activation.calibrate(pre)
+
     def forward(self, codes: Codes) -> Float[Tensor, "... d_out"]:
         return self.decode(codes)
 

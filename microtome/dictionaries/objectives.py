@@ -28,6 +28,11 @@ class Attempt:
     """
 
     def __init__(self, dictionary: Dictionary, batch: Batch):
+        """Raises Refusal for text: what is learned from the model's later activations is `EndToEnd`."""
+        if not isinstance(batch, Tensor | Rows):
+            raise Refusal(
+                f"this objective learns from activations, and the batch is {type(batch).__name__}; harvest first"
+            )
         self.dictionary = dictionary
         self.x = dictionary.gather(batch) if isinstance(batch, Rows) else batch
         self.target = dictionary.target(batch) if isinstance(batch, Rows) else batch
