@@ -7,7 +7,7 @@ k of n latents active, all but the encoder's own product shrinks by n / k.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -30,23 +30,42 @@ def gather_dot(
     """The products of each row of `x` with the rows of `weights` that its indices name, and no others."""
     rows, k = indices.shape
     starts = torch.arange(0, rows * k + 1, k, device=x.device)
-    zeros = x.new_zeros(rows * k)
-    pattern = torch.sparse_csr_tensor(starts, indices.reshape(-1), zeros, (rows, len(weights)), check_invariants=False)
-    return torch.sparse.sampled_addmm(pattern, x, weights.T, beta=0.0).values().view(rows, k)
+    return gather_dot_ragged(x, weights, starts, indices.reshape(-1)).view(rows, k)
+
+
+def gather_dot_ragged(
+    x: Float[Tensor, "rows d"],
+    weights: Float[Tensor, "n d"],
+    starts: Int[Tensor, "rows_and_one"],
+    indices: Int[Tensor, "entries"],
+) -> Float[Tensor, "entries"]:
+    """The same for rows with any number of entries: those of row r stand from starts[r] to starts[r + 1]."""
+    zeros = x.new_zeros(len(indices))
+    pattern = torch.sparse_csr_tensor(starts, indices, zeros, (len(x), len(weights)), check_invariants=False)
+    return torch.sparse.sampled_addmm(pattern, x, weights.T, beta=0.0).values()
+
+
+class Order(NamedTuple):
+    """Entries sorted by the index they name: those of index j stand from starts[j] to starts[j + 1]."""
+
+    order: Int[Tensor, "entries"]
+    starts: Int[Tensor, "n_and_one"]
+
+
+def by_index(indices: Int[Tensor, "entries"], n: int) -> Order:
+    """Where entries go so that those of one index stand together, in their old order. Indices lie below n."""
+    ordered, order = indices.to(torch.int32).sort(stable=True)
+    return Order(order, torch.searchsorted(ordered, torch.arange(n + 1, dtype=torch.int32, device=indices.device)))
 
 
 def scatter_outer(
     values: Float[Tensor, "rows k"], indices: Int[Tensor, "rows k"], x: Float[Tensor, "rows d"], n: int
 ) -> Float[Tensor, "n d"]:
-    """The transpose of `bag_sum`: row j of the result sums value times row of `x` over the entries that name j.
-
-    Entries are sorted by index, so that each result row is one contiguous bag.
-    """
-    flat = indices.reshape(-1)
-    ordered, order = flat.to(torch.int32).sort(stable=True)
-    starts = torch.searchsorted(ordered, torch.arange(n, dtype=torch.int32, device=flat.device))
-    rows = order // indices.shape[1]
-    return embedding_bag(rows, x, starts, per_sample_weights=values.reshape(-1)[order], mode="sum")
+    """The transpose of `bag_sum`: row j of the result sums value times row of `x` over the entries that name j."""
+    order, starts = by_index(indices.reshape(-1), n)
+    return embedding_bag(
+        order // indices.shape[1], x, starts[:-1], per_sample_weights=values.reshape(-1)[order], mode="sum"
+    )
 
 
 class _BagProduct(torch.autograd.Function):

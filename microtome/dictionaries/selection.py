@@ -1,46 +1,106 @@
-"""The k largest pre-activations of each row, exactly, without ever holding all of them.
+"""The largest pre-activations of each row, or of a whole batch, exactly, without ever holding all of them.
 
 The encoder's product is made in blocks of rows into one buffer. Where the processor multiplies bfloat16 faster, the
 product only proposes k + 16 candidates, and those are scored again in full precision: on real activations the right k
 are always among them (a low-precision product alone gives about a third of all rows a wrong component).
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from microtome.core.sparse import gather_dot, scatter_outer
 
 SPARE = 16  # candidates proposed beyond k
-GROUP = 16  # pre-activations compared at once in the first stage of selection
-BLOCK = 512  # rows of pre-activations held at a time
+GROUP = 8  # scores that stand behind one maximum
+BLOCK = 256  # rows of pre-activations held at a time
 
 
 def largest(scores: Float[Tensor, "rows n"], k: int) -> tuple[Float[Tensor, "rows k"], Int[Tensor, "rows k"]]:
-    """The k largest of each row, in no order. Two stages: the k strided groups of largest maxima, then inside.
+    """The k largest of each row, in no order: the k strided groups of largest maxima, then inside those.
 
     Exact: an element of the top k lies in a group whose maximum is among the k largest maxima.
     """
-    rows, n = scores.shape
+    indices = _strongest(scores, k)
+    return scores.gather(1, indices), indices
+
+
+def _strongest(scores: Float[Tensor, "rows n"], k: int) -> Int[Tensor, "rows k"]:
+    """Where the k largest stand.
+
+    The bits of bfloat16 numbers that are not negative, read as integers, are in their order, and every negative one
+    comes below; a processor compares integers several times as fast.
+    """
+    if scores.dtype == torch.bfloat16 and scores.device.type == "cpu":
+        bits = scores.view(torch.int16)
+        found = _in_groups(bits, k)
+        if bits.gather(1, found).amin() >= 0:
+            return found
+    return _in_groups(scores, k)
+
+
+def _in_groups(keys: Tensor, k: int) -> Int[Tensor, "rows k"]:
+    rows, n = keys.shape
     if n % GROUP or n // GROUP <= k:
-        best = scores.topk(k, 1, sorted=False)
-        return best.values, best.indices
+        return keys.topk(k, 1, sorted=False).indices
     groups = n // GROUP
-    by_group = scores.view(rows, GROUP, groups)
-    chosen = by_group.amax(1).topk(k, 1, sorted=False).indices
-    members = chosen[:, None] + torch.arange(GROUP, device=scores.device).view(1, -1, 1) * groups
+    chosen = _in_groups(keys.view(rows, GROUP, groups).amax(1), k)
+    members = chosen[:, None] + torch.arange(GROUP, device=keys.device).view(1, -1, 1) * groups
     members = members.view(rows, GROUP * k)
-    best = scores.gather(1, members).topk(k, 1, sorted=False)
-    return best.values, members.gather(1, best.indices)
+    return members.gather(1, keys.gather(1, members).topk(k, 1, sorted=False).indices)
+
+
+class Search:
+    """Looks for the largest of `x weights.T + bias`, block by block of rows.
+
+    It holds the weights in the precision of the search, and room for one block of scores. After the weights have
+    changed, `refresh` it.
+    """
+
+    def __init__(self, weights: Float[Tensor, "n d"], fast: bool):
+        self.weights, self.fast = weights, fast
+        self.dtype = torch.bfloat16 if fast else weights.dtype
+        self.searched = weights.to(self.dtype)  # itself, where the search is exact
+        self.room = weights.new_empty(0, len(weights), dtype=self.dtype)
+
+    def refresh(self, part: slice = slice(None)) -> None:
+        """Take over the weights of these components as they are now."""
+        if self.fast:
+            self.searched[part].copy_(self.weights[part])
+
+    def scores(self, x: Float[Tensor, "rows d"], bias: Float[Tensor, "n"]) -> Iterator[tuple[Tensor, Tensor]]:
+        """(a block of rows, their scores in the precision of the search), which hold until the next is asked for."""
+        if len(self.room) < min(BLOCK, len(x)):
+            self.room = self.room.new_empty(min(BLOCK, len(x)), len(self.weights))
+        low, added = x.to(self.dtype), bias.to(self.dtype)
+        for rows, searching in zip(x.split(BLOCK), low.split(BLOCK), strict=True):
+            yield rows, torch.mm(searching, self.searched.T, out=self.room[: len(rows)]).add_(added)
+
+    def top(
+        self, x: Float[Tensor, "rows d"], bias: Float[Tensor, "n"], k: int
+    ) -> tuple[Float[Tensor, "rows k"], Int[Tensor, "rows k"]]:
+        """The k largest of each row, exactly, in no order, and which."""
+        found = [self._top(rows, scores, bias, k) for rows, scores in self.scores(x, bias)]
+        values, indices = (torch.cat(part) for part in zip(*found, strict=True))
+        return values, indices
+
+    def _top(self, rows: Tensor, scores: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        if not self.fast:
+            return largest(scores, k)
+        _, candidates = largest(scores, k + SPARE)
+        exact = gather_dot(rows, self.weights, candidates) + bias[candidates]
+        best = exact.topk(k, 1, sorted=False)
+        return best.values, candidates.gather(1, best.indices)
 
 
 class _TopLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weights: Tensor, bias: Tensor, k: int, fast: bool) -> tuple[Tensor, Tensor]:
-        parts = [_top_block(rows, weights, bias, k, fast) for rows in _blocks(x, weights, fast)]
-        values, indices = (torch.cat(part) for part in zip(*parts, strict=True))
+        values, indices = Search(weights, fast).top(x, bias, k)
         ctx.save_for_backward(x, weights, indices)
         ctx.mark_non_differentiable(indices)
         return values, indices
@@ -50,35 +110,10 @@ class _TopLinear(torch.autograd.Function):
         x, weights, indices = ctx.saved_tensors
         grad = grad_outputs[0].contiguous()  # that of the values; the indices have none
         n = len(weights)
-        to_x = (
-            torch.nn.functional.embedding_bag(indices, weights, per_sample_weights=grad, mode="sum")
-            if ctx.needs_input_grad[0]
-            else None
-        )
+        to_x = embedding_bag(indices, weights, per_sample_weights=grad, mode="sum") if ctx.needs_input_grad[0] else None
         to_weights = scatter_outer(grad, indices, x, n) if ctx.needs_input_grad[1] else None
         to_bias = grad.new_zeros(n).index_add_(0, indices.view(-1), grad.view(-1)) if ctx.needs_input_grad[2] else None
         return to_x, to_weights, to_bias, None, None
-
-
-def _blocks(x: Tensor, weights: Tensor, fast: bool) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Blocks of rows, each with the weights in the precision of the search and a shared buffer to multiply into."""
-    dtype = torch.bfloat16 if fast else x.dtype
-    searched = weights.detach().to(dtype)
-    buffer = torch.empty(min(BLOCK, len(x)), len(weights), dtype=dtype, device=x.device)
-    return [(rows, searched, buffer[: len(rows)]) for rows in x.split(BLOCK)]
-
-
-def _top_block(
-    block: tuple[Tensor, Tensor, Tensor], weights: Tensor, bias: Tensor, k: int, fast: bool
-) -> tuple[Tensor, Tensor]:
-    rows, searched, buffer = block
-    torch.addmm(bias.to(searched.dtype), rows.to(searched.dtype), searched.T, out=buffer)
-    if not fast:
-        return largest(buffer, k)
-    _, candidates = largest(buffer, k + SPARE)
-    exact = gather_dot(rows, weights, candidates) + bias[candidates]
-    best = exact.topk(k, 1, sorted=False)
-    return best.values, candidates.gather(1, best.indices)
 
 
 def fast_bfloat16(device: torch.device) -> bool:
@@ -86,6 +121,11 @@ def fast_bfloat16(device: torch.device) -> bool:
     if device.type != "cpu":
         return True
     return torch.cpu._is_avx512_bf16_supported()
+
+
+def searches_low(x: Float[Tensor, "*_ d"], n: int, k: int) -> bool:
+    """Whether to search in bfloat16: where that is quicker, and not every component would be a candidate."""
+    return fast_bfloat16(x.device) and x.dtype == torch.float32 and n > k + SPARE
 
 
 def top_linear(
@@ -96,6 +136,6 @@ def top_linear(
     fast: bool | None = None,
 ) -> tuple[Float[Tensor, "rows k"], Int[Tensor, "rows k"]]:
     """The k largest of `x weights.T + bias` in each row, and which; with gradients as sparse as they are."""
-    wanted = fast_bfloat16(x.device) and x.dtype == torch.float32 if fast is None else fast
-    searched = wanted and len(weights) > k + SPARE  # else every component would be a candidate
+    n = len(weights)
+    searched = searches_low(x, n, k) if fast is None else fast and n > k + SPARE
     return _TopLinear.apply(x.contiguous(), weights, bias, k, searched)
