@@ -70,11 +70,11 @@ class Dictionary(nn.Module, ABC):
 
     def gather(self, held: Held) -> Float[Tensor, "... d_in"]:
         """This dictionary's input, out of a trace or rows."""
-        return stacked([held[site] for site in self.reads])
+        return stacked([width_last(held[site], site) for site in self.reads])
 
     def target(self, held: Held) -> Float[Tensor, "... d_out"]:
         """What the dictionary should make of its input, out of a trace or rows: what stands at the written sites."""
-        return stacked([held[site] for site in self.writes])
+        return stacked([width_last(held[site], site) for site in self.writes])
 
     def __getitem__(self, index: int) -> "Component":
         size = len(self)
@@ -87,6 +87,11 @@ class Dictionary(nn.Module, ABC):
 
     def __len__(self) -> int:
         return self.directions().read.shape[-3]
+
+
+def width_last(x: Tensor, site: Site) -> Tensor:
+    """With the axis that components read last, as pictures' channels are not. Rows have it there already."""
+    return x.movedim(site.width_axis, -1) if x.ndim == len(site.axes.split()) else x
 
 
 def stacked(parts: list[Tensor]) -> Tensor:

@@ -31,6 +31,7 @@ class Edit(ABC):
 
     site: Site
     replaces: ClassVar[bool]
+    along_width: ClassVar[bool] = False  # whether `value` wants and gives the axis that components write last
 
     @property
     def needs(self) -> tuple[Site, ...]:
@@ -58,13 +59,20 @@ def compose(edits: Sequence[Edit], x: Tensor, arrived: Trace) -> tuple[Tensor, l
         touched.append(part.numel())
         if not part.numel():
             continue
-        new = edit.value(part, selection, arrived).to(x.dtype)
+        new = changed(edit, part, selection, arrived).to(x.dtype)
         if not edit.site.where:
             left, copied = (new.expand_as(x), False) if edit.replaces else (left + new, True)
             continue
         left, copied = left if copied else left.clone(), True  # one copy, however many parts are put into it
         left[index] = new if edit.replaces else left[index] + new
     return left, touched
+
+
+def changed(edit: Edit, part: Tensor, selection: Selection, arrived: Trace) -> Tensor:
+    if not edit.along_width:
+        return edit.value(part, selection, arrived)
+    axis = edit.site.width_axis_of(selection)
+    return edit.value(part.movedim(axis, -1), selection, arrived).movedim(-1, axis)
 
 
 def refuse_two_replacements(edits: Sequence[Edit], selections: Sequence[Selection], x: Tensor) -> None:
@@ -180,6 +188,7 @@ class Splice(Edit):
     dictionary: Dictionary
     mask: Float[Tensor, "components"] | None = None
     replaces: ClassVar[bool] = True
+    along_width: ClassVar[bool] = True
 
     @property
     def needs(self) -> tuple[Site, ...]:
@@ -220,6 +229,7 @@ class Add(Edit):
     strength: float
     label: str = "vector"
     replaces: ClassVar[bool] = False
+    along_width: ClassVar[bool] = True
 
     def value(self, part: Tensor, selection: Selection, arrived: Trace) -> Tensor:
         if self.vector.shape[-1] != part.shape[-1]:
@@ -240,6 +250,7 @@ class Scale(Edit):
     component: Component
     by: float
     replaces: ClassVar[bool] = False
+    along_width: ClassVar[bool] = True
 
     @property
     def needs(self) -> tuple[Site, ...]:
@@ -264,6 +275,7 @@ class Clamp(Edit):
     component: Component
     to: float
     replaces: ClassVar[bool] = False
+    along_width: ClassVar[bool] = True
 
     @property
     def needs(self) -> tuple[Site, ...]:
@@ -284,6 +296,7 @@ class ProjectOut(Edit):
 
     direction: Float[Tensor, "d"]
     replaces: ClassVar[bool] = False
+    along_width: ClassVar[bool] = True
 
     def value(self, part: Tensor, selection: Selection, arrived: Trace) -> Tensor:
         unit = self.direction.to(part) / self.direction.to(part).norm()
@@ -300,6 +313,7 @@ class Masked(Edit):
     dictionary: Dictionary
     mask: Float[Tensor, "components"]
     replaces: ClassVar[bool] = False
+    along_width: ClassVar[bool] = True
 
     @property
     def needs(self) -> tuple[Site, ...]:

@@ -67,6 +67,20 @@ class Site:
         number = re.search(r"\.(\d+)$", self.name)
         return int(number[1]) if number else None
 
+    @property
+    def width_axis(self) -> int:
+        """Where the axis stands along which components read and write, counted from the end: -3 for `batch d y x`."""
+        axes = self.axes.split()
+        others = [i for i, axis in enumerate(axes) if axis not in LEADING]
+        return (others[-1] if others else len(axes) - 1) - len(axes)
+
+    def width_axis_of(self, selection: Selection) -> int:
+        """The same in a selected part, from which single places have gone."""
+        if selection == WHOLE or self.width_axis == -1:
+            return self.width_axis
+        behind = selection.index[self.width_axis + 1 :]
+        return -1 - sum(not isinstance(place, int) for place in behind)
+
     def select(self, inputs: Inputs, shape: torch.Size) -> Selection:
         """Resolve `where` on these inputs, of a tensor of this shape: positions become columns, row by row."""
         where = dict(self.where)
