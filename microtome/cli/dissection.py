@@ -25,6 +25,7 @@ from microtome.core.component import Dictionary
 from microtome.core.errors import Refusal
 from microtome.core.fit import Step, fit
 from microtome.core.linear import Coordinates
+from microtome.core.schedule import Linear, WarmUp
 from microtome.core.site import Site
 from microtome.data import stdlib
 from microtome.data.labels import LABELS, label_tokens
@@ -235,7 +236,7 @@ class Dissection:
             batches,
             objective,
             lr=given.lr,
-            schedule=lambda step: min(1.0, (step + 1) / 50, (1 - step / steps) / 0.7),
+            schedule=WarmUp(50) * Linear(int(0.3 * steps), steps),
         )
         if state:
             learning.load_state_dict(state)

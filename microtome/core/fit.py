@@ -3,13 +3,14 @@
 # pyright: reportUnknownMemberType=false
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from microtome.core.errors import NotFinite
+from microtome.core.errors import NotFinite, Refusal
 from microtome.core.inputs import Inputs
 from microtome.core.rows import Rows
 
@@ -63,16 +64,18 @@ class Engine(Protocol):
 class Autograd:
     """The engine that serves everything: gradients by autograd, weights moved by torch's fused Adam.
 
-    What is learned is in training mode only while a loss is made.
+    What is learned is in training mode only while a loss is made. With a `precision` the loss is made under autocast in
+    it, and weights and moments stay as they are: `engine=partial(Autograd, precision=torch.bfloat16)`.
     """
 
-    def __init__(self, learned: nn.Module, objective: Objective, adam: Adam):
-        self.learned, self.objective, self.adam = learned, objective, adam
+    def __init__(self, learned: nn.Module, objective: Objective, adam: Adam, precision: torch.dtype | None = None):
+        self.learned, self.objective, self.adam, self.precision = learned, objective, adam, precision
         self.optimiser = torch.optim.Adam(learned.parameters(), betas=adam.betas, eps=adam.eps, fused=True)
 
     def step(self, batch: Batch, lr: float) -> Mapping[str, Tensor]:
         self.learned.train()
-        parts = self.objective(self.learned, batch)
+        with self._precision():
+            parts = self.objective(self.learned, batch)
         self.learned.eval()
         loss = torch.stack(list(parts.values())).sum()
         refuse_not_finite(loss, lr)
@@ -88,10 +91,25 @@ class Autograd:
             constrain()
         return parts
 
+    def _precision(self) -> AbstractContextManager[object]:
+        if self.precision is None:
+            return nullcontext()
+        return torch.autocast(next(self.learned.parameters()).device.type, self.precision)
+
+    @property
+    def moments(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Adam's two running means for each weight that has moved, themselves and not copies."""
+        state = self.optimiser.state
+        named = self.learned.named_parameters()
+        return {name: (state[p]["exp_avg"], state[p]["exp_avg_sq"]) for name, p in named if p in state}
+
     def state_dict(self) -> dict[str, Any]:
         return self.optimiser.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises Refusal for the state of another kind of engine."""
+        if "param_groups" not in state:
+            raise Refusal("this state was saved by another engine; give fit the same, or begin anew")
         self.optimiser.load_state_dict(state)
 
 

@@ -44,7 +44,7 @@ class WarmUp(Schedule):
 
 @dataclass(frozen=True)
 class Decay(Schedule, ABC):
-    """1 until `start`, then down to `last`, reached at `stop` and kept. Raises Refusal where stop is not after start."""
+    """1 until `start`, then down to `last`, reached at `stop` and kept. Raises Refusal for a stop before that."""
 
     start: int
     stop: int

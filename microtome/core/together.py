@@ -60,9 +60,8 @@ class together:  # noqa: N801  (reads as a verb: `for steps in together(fits, ba
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Raises Refusal for the state of other fits than these, before anything is changed."""
         if list(state["fits"]) != list(self.fits):
-            raise Refusal(
-                f"that state is of the fits {', '.join(state['fits'])}, and here are {', '.join(self.fits)}; give the same"
-            )
+            was, here = ", ".join(state["fits"]), ", ".join(self.fits)
+            raise Refusal(f"that state is of the fits {was}, and here are {here}; give the same")
         for name, each in self.fits.items():
             each.load_state_dict(state["fits"][name])
         self.stopped = dict(state["stopped"])

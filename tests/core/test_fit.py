@@ -1,5 +1,6 @@
 """A fit that was stopped and goes on equals one that was never stopped, bit for bit."""
 
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -7,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from microtome.core.errors import NotFinite
-from microtome.core.fit import fit
+from microtome.core.errors import NotFinite, Refusal
+from microtome.core.fit import Autograd, fit
 from microtome.core.site import Site
-from microtome.dictionaries.activation_functions import TopK
+from microtome.dictionaries.activation_functions import ReLU, TopK
 from microtome.dictionaries.objectives import AuxK, Reconstruction
 from microtome.dictionaries.sae import SAE
 from microtome.store.checkpoint import load_state, save_state
@@ -77,7 +78,26 @@ def test_clipping_bounds_what_one_step_can_do() -> None:
 
 
 def test_the_schedule_is_a_factor_on_the_learning_rate_and_the_constraint_holds_after_every_step() -> None:
-    run = learning(batches(3))
+    run = learning(batches(3), engine=Autograd)
     for step in run:
         assert run.engine.optimiser.param_groups[0]["lr"] == pytest.approx(1e-2 / step.index)
         torch.testing.assert_close(run.learned.W_dec.norm(dim=1), torch.ones(24))
+
+
+def test_in_half_precision_the_masters_and_moments_stay_whole() -> None:
+    def dense(precision: torch.dtype | None) -> fit:
+        sae = SAE(Site("x"), 8, 24, ReLU(), generator=torch.Generator().manual_seed(1))
+        return fit(sae, batches(1) * 30, Reconstruction(), lr=1e-2, engine=partial(Autograd, precision=precision))
+
+    low, full = dense(torch.bfloat16), dense(None)
+    found, wanted = list(low), list(full)
+    kept = [*low.learned.parameters(), *(m for pair in low.engine.moments.values() for m in pair)]
+    assert {tensor.dtype for tensor in kept} == {torch.float32} and len(kept) == 3 * 4
+    assert found != wanted  # it is in use
+    assert found[-1].loss == pytest.approx(wanted[-1].loss, rel=0.1)
+
+
+def test_the_state_of_another_engine_is_refused() -> None:
+    run = learning([], engine=Autograd)
+    with pytest.raises(Refusal, match="this state was saved by another engine; give fit the same, or begin anew"):
+        run.engine.load_state_dict({"steps": 3, "moments": {}})
