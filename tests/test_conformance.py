@@ -30,6 +30,7 @@ from microtome.dictionaries.coder import LinearCoder
 from microtome.dictionaries.constraints import Free
 from microtome.dictionaries.cross_layer import CrossLayerTranscoder
 from microtome.dictionaries.crosscoder import Crosscoder
+from microtome.dictionaries.factorisations import NonNegative
 from microtome.dictionaries.matching_pursuit import MatchingPursuit
 from microtome.dictionaries.normalisation import (
     LayerNorm,
@@ -133,6 +134,7 @@ DICTIONARIES: dict[str, Callable[[], Dictionary]] = {
     "cross-layer transcoder, ragged": lambda: cross_layer(lambda: JumpReLU(20, 0.5)),
     "cross-layer transcoder, at one site": lambda: OneSite(cross_layer(lambda: ReLU()), Site("mlp_out.1")),
     "matching pursuit": pursuit,
+    "non-negative": lambda: NonNegative(Site("mlp_act.0", "batch pos neuron"), torch.rand(5, NEURONS)),
     "Strongest": lambda: Strongest(neurons(), 3),
     "Strongest of an SAE": lambda: Strongest(sae(TopK(4)), 2),
     "random": lambda: random_dictionary(RESID, activations(), 30, 4, torch.Generator().manual_seed(0)),
@@ -150,7 +152,8 @@ def close(one: Tensor, other: Tensor) -> None:
 
 
 def inputs_of(dictionary: Dictionary, *lead: int) -> Tensor:
-    return torch.randn(*sites(dictionary.reads), *lead, dictionary.directions().read.shape[-1])
+    x = torch.randn(*sites(dictionary.reads), *lead, dictionary.directions().read.shape[-1])
+    return x.abs() if isinstance(dictionary, NonNegative) else x
 
 
 def sites(places: tuple[Site, ...]) -> tuple[int, ...]:
