@@ -24,7 +24,7 @@ def load_state(path: Path) -> dict:
     """Read what `save_state` wrote. Raises Refusal where the file is missing or damaged."""
     with reading(path, "delete it to begin anew"), safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return restored(json.loads(file.metadata()["skeleton"]), tensors)
+        return restored(json.loads((file.metadata() or {})["skeleton"]), tensors)
 
 
 def flattened(value: Any, tensors: dict[str, Tensor]) -> Any:
