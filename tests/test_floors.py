@@ -41,6 +41,7 @@ HEAVY = {
     "sqlite3": {"store/notes.py", "browser"},
     "safetensors": {"store", "explain/catalog.py", "browser"},
     "IPython": {"notebook"},
+    "triton": {"dictionaries/kernels/triton_select.py", "dictionaries/kernels/triton_sparse.py"},
 }
 CORE_IMPORTS = {"torch", "numpy", "einops", "jaxtyping"}
 FILES = sorted(p for p in ROOT.rglob("*.py") if "static" not in p.parts)
