@@ -10,6 +10,7 @@ from torch import Tensor
 
 from microtome.core.codes import Codes
 from microtome.core.component import Directions
+from microtome.core.fit import Adam, Engine, Objective
 from microtome.core.site import Site
 from microtome.dictionaries.activation_functions import Activation
 from microtome.dictionaries.coder import LinearCoder
@@ -59,6 +60,12 @@ class SAE(LinearCoder):
 
     def writing_of(self, which: Tensor, codes: Codes) -> Float[Tensor, "... d_in"]:
         return codes.times(self.normalisation.writing(self.W_dec[which]))
+
+    def engine(self, objective: Objective, adam: Adam) -> Engine | None:
+        """A quicker way of making the same steps, where there is one for this objective here."""
+        from microtome.dictionaries.kernels.engine import offered
+
+        return offered(self, objective, adam)
 
     def directions(self) -> Directions:
         """In the units of the site."""

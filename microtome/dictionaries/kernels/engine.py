@@ -5,6 +5,7 @@ loss = sum |error|² / sum |x' - mean|²      (units that are one scale for all 
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from microtome.core.errors import Refusal
 from microtome.core.fit import Adam, Batch, Engine, refuse_not_finite
 from microtome.core.fit import Objective as AnyObjective
+from microtome.core.rows import Rows
 from microtome.dictionaries.activation_functions import TopK
 from microtome.dictionaries.constraints import UnitRows
 from microtome.dictionaries.kernels.parts import Active, Compared, Extra, Kernels, Rate, Weights
@@ -43,9 +45,31 @@ def offered(sae: SAE, objective: AnyObjective, adam: Adam) -> Engine | None:
     return SparseEngine(sae, task, adam, list(available(sae.W_enc).values())[-1])
 
 
-def available(weights: Tensor | None = None) -> dict[str, Make]:
-    """The sets of kernels that work here for such weights (by default float32 on the CPU), the quickest last."""
-    return {"PyTorch": TorchKernels}
+def available(weights: Float[Tensor, "n d"] | None = None) -> dict[str, Make]:
+    """The sets of kernels that serve such weights here, the quickest last. None given: float32 ones on the CPU."""
+    weights = torch.empty(1, 1) if weights is None else weights
+    return {"PyTorch": TorchKernels, **in_c(weights), **in_triton(weights)}
+
+
+def in_c(weights: Float[Tensor, "n d"]) -> dict[str, Make]:
+    """Those of the library in C, where it was built and this processor can use it."""
+    from microtome.dictionaries.kernels.native import NativeKernels, can_search_bytes, reason
+
+    if reason() or weights.device.type != "cpu" or weights.dtype != torch.float32:
+        return {}
+    found: dict[str, Make] = {"C": partial(NativeKernels, search="bf16")}
+    if can_search_bytes(weights.shape[1]):
+        found["C int8"] = partial(NativeKernels, search="int8")
+    return found
+
+
+def in_triton(weights: Float[Tensor, "n d"]) -> dict[str, Make]:
+    """Those in Triton, on a device that runs them; its interpreter is for tests."""
+    if weights.device.type != "cuda" or weights.dtype != torch.float32:
+        return {}
+    from microtome.dictionaries.kernels.triton_kernels import TritonKernels
+
+    return {"Triton": TritonKernels} if TritonKernels.available(weights.device) else {}
 
 
 def serves(sae: SAE) -> bool:
@@ -98,7 +122,7 @@ class SparseEngine:
     @torch.no_grad()
     def step(self, batch: Batch, lr: float) -> Mapping[str, Tensor]:
         self._take_notice()
-        given = batch if isinstance(batch, Tensor) else self.sae.gather(batch)
+        given = self.sae.gather(batch) if isinstance(batch, Rows) else cast(Tensor, batch)
         x = self.sae.normalisation(given.to(self.b_dec.dtype))
         u = x - self.b_dec
         active = self.kernels.encode(u)
