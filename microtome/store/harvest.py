@@ -1,21 +1,18 @@
 """Activations of a model over text, written to disk in one pass that stops at the last site asked for."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from microtome.core.errors import NotFinite, Refusal
-from microtome.core.inputs import Tokens
 from microtome.core.model import Model
 from microtome.core.site import Site
-from microtome.data.windows import Window, grouped
-from microtome.store.shards import Activations, ShardWriter
+from microtome.store.filters import Filter
+from microtome.store.passes import Inspection, Item, Reader
+from microtome.store.quantised import BFLOAT16, Codec
+from microtome.store.shards import Activations, ShardWriter, part_folder
 
 
 class Harvested(NamedTuple):
@@ -27,55 +24,76 @@ class Harvested(NamedTuple):
 
 def harvesting(
     model: Model,
-    found: Iterable[Window],
-    site: Site,
+    found: Iterable[Item],
+    sites: Site | str | Sequence[Site | str],
     tokens: int,
     into: Path,
     *,
     batch: int = 32,
+    filters: Iterable[Filter] | None = None,
+    stored: Codec = BFLOAT16,
+    shard: tuple[int, int] | None = None,
+    precision: torch.dtype | None = None,
     about: dict | None = None,
 ) -> Iterator[Harvested]:
     """Harvest step by step, yielding after every batch of windows; goes on where an earlier one of the same stopped.
 
-    Position 0 of every window is left out. Whatever stops it, what came before is kept. Raises NotFinite where an
-    activation is not finite, and Refusal for a site that does not hold one vector for each position.
+    Aligned rows of all sites, `tokens` of them if the text has so many. Without `filters`, position 0 of every window
+    is left out. Whatever stops it, what came before is kept.
+
+    `shard=(i, of)` divides the work over machines that share nothing: part i takes every of-th window from the i-th on
+    and its share of the tokens, writes into a folder of its own, and is done at once where that says it is finished.
+
+    Raises NotFinite where an activation is not finite, NoSuchSite, and Refusal for a site that does not hold rows, for
+    rows that are all the same and where the filters keep none.
     """
-    if site.axes.split()[:2] != ["batch", "pos"] or len(site.axes.split()) != 3:
-        raise Refusal(
-            f"{site} has the axes {site.axes!r}; harvest a site with one vector for each position, such as resid_post"
-        )
-    writer = ShardWriter(into, {"site": site.name, "tokens": tokens, **(about or {})})
+    reader = Reader(model, sites, filters, precision)
+    part, of = shard or (0, 1)
+    folder = part_folder(into, shard)
+    tokens = tokens // of + (part < tokens % of)
+    writer = ShardWriter(folder, {**description(reader, tokens, part, of), **(about or {})}, stored)
     if writer.finished:
         yield Harvested(writer.manifest["rows"], tokens)
         return
-    rows = writer.manifest["rows"]
-    groups = grouped(islice(found, writer.done, None), batch)
+    rows, begun, inspection = writer.manifest["rows"], writer.done, Inspection()
+    passes = reader.passes(islice(found, part, None, of), batch, begun)
     try:
-        while rows < tokens and (group := next(groups, None)):
-            x = activations(model, group, site)[:, 1:].flatten(0, 1)[: tokens - rows]
-            if not x.isfinite().all():
-                raise NotFinite(
-                    f"{site} holds values that are not finite near window {writer.windows}; choose another site"
-                )
-            writer.append(x, len(group))
-            rows += len(x)
+        while rows < tokens and (each := next(passes, None)):
+            inspection.see(each)
+            writer.append(each.rows(tokens - rows), each.windows, each.dropped)
+            rows += min(len(each.kept), tokens - rows)
             yield Harvested(rows, tokens)
     except BaseException:  # an interrupt, too: what was harvested is kept
         writer.flush()
         raise
+    if inspection.windows and not begun:
+        inspection.finish()
     writer.finish()
 
 
-@torch.no_grad()
-def activations(model: Model, group: Iterable[Window], site: Site) -> Float[Tensor, "windows context d"]:
-    """Linear layers in bfloat16 where that is quicker (rows are kept in it anyway), the residual stream in float32."""
-    ids = torch.from_numpy(np.stack([w.tokens for w in group]))
-    with torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported()):
-        return model.run(Tokens.of(ids), read=[site])[site].float()
+def description(reader: Reader, tokens: int, part: int, of: int) -> dict:
+    """What a harvest must agree on to be gone on with."""
+    return {
+        "sites": [site.name for site in reader.sites], "tokens": tokens, "part": [part, of],
+        "filters": [str(f) for f in reader.filters],
+    }  # fmt: skip
 
 
-def harvest(model: Model, found: Iterable[Window], site: Site, tokens: int, into: Path | str) -> Activations:
-    """Harvest to the end and open what was written."""
-    for _ in harvesting(model, found, site, tokens, Path(into)):
+def harvest(
+    model: Model,
+    found: Iterable[Item],
+    sites: Site | str | Sequence[Site | str],
+    tokens: int,
+    into: Path | str,
+    *,
+    batch: int = 32,
+    filters: Iterable[Filter] | None = None,
+    stored: Codec = BFLOAT16,
+    shard: tuple[int, int] | None = None,
+    precision: torch.dtype | None = None,
+) -> Activations:
+    """Harvest to the end and open what was written (with `shard`, this part alone); see `harvesting`."""
+    settings = {"batch": batch, "filters": filters, "stored": stored, "shard": shard, "precision": precision}
+    for _ in harvesting(model, found, sites, tokens, Path(into), **settings):
         pass
-    return Activations(into)
+    return Activations(part_folder(Path(into), shard))

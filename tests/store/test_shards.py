@@ -20,7 +20,8 @@ from microtome.store.harvest import harvest, harvesting
 from microtome.store.shards import Activations, ShardWriter
 from tests import toys
 
-ABOUT = {"site": "resid_post.0"}
+SITE = Site("resid_post.0")
+ABOUT = {"sites": ["resid_post.0"]}
 
 
 def numbered(rows: int, width: int = 2) -> Tensor:
@@ -29,9 +30,9 @@ def numbered(rows: int, width: int = 2) -> Tensor:
 
 
 def written(folder: Path, rows: int = 300, each: int = 50, per_shard: int = 120) -> Activations:
-    writer = ShardWriter(folder, ABOUT, per_shard)
+    writer = ShardWriter(folder, ABOUT, rows_per_shard=per_shard)
     for part in numbered(rows).split(each):
-        writer.append(part, 1)
+        writer.append({SITE.name: part}, 1)
     writer.finish()
     return Activations(folder)
 
@@ -89,8 +90,8 @@ def test_fewer_rows_than_a_batch_are_refused(tmp_path: Path) -> None:
 def test_a_write_that_was_cut_off_leaves_whole_shards_and_is_gone_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer, real = ShardWriter(tmp_path, ABOUT, 100), shards.save_file
-    writer.append(numbered(120), 3)
+    writer, real = ShardWriter(tmp_path, ABOUT, rows_per_shard=100), shards.save_file
+    writer.append({SITE.name: numbered(120)}, 3)
 
     def full(tensors: dict, path: Path) -> None:
         real(tensors, path)
@@ -99,14 +100,14 @@ def test_a_write_that_was_cut_off_leaves_whole_shards_and_is_gone_on_with(
 
     monkeypatch.setattr(shards, "save_file", full)
     with pytest.raises(OSError, match="No space left on device") as stopped:
-        writer.append(numbered(240)[120:], 3)
+        writer.append({SITE.name: numbered(240)[120:]}, 3)
     assert stopped.value.errno == 28 and stopped.value.filename == str(tmp_path / "shard-00001.safetensors")
     assert sorted(f.name for f in tmp_path.iterdir()) == ["manifest.json", "shard-00000.safetensors"]
     assert numbers(Activations(tmp_path).rows(torch.arange(120))) == list(range(120))
     monkeypatch.undo()
-    again = ShardWriter(tmp_path, ABOUT, 100)
+    again = ShardWriter(tmp_path, ABOUT, rows_per_shard=100)
     assert again.done == 3 and not again.finished
-    again.append(numbered(240)[120:], 3)
+    again.append({SITE.name: numbered(240)[120:]}, 3)
     again.finish()
     assert numbers(Activations(tmp_path).rows(torch.arange(240))) == list(range(240))
 
@@ -114,7 +115,7 @@ def test_a_write_that_was_cut_off_leaves_whole_shards_and_is_gone_on_with(
 def test_a_folder_of_another_harvest_is_refused(tmp_path: Path) -> None:
     written(tmp_path)
     with pytest.raises(Refusal, match="holds activations of something else; choose another folder, or delete that one"):
-        ShardWriter(tmp_path, {"site": "resid_post.1"})
+        ShardWriter(tmp_path, {"sites": ["resid_post.1"]})
 
 
 @pytest.mark.parametrize(
@@ -143,9 +144,6 @@ def test_a_damaged_harvest_is_answered_in_a_sentence(spoil: object, sentence: st
 def windows(count: int = 20, context: int = 9) -> Iterator[Window]:
     ids = torch.randint(toys.VOCAB, (count, context), generator=torch.Generator().manual_seed(0))
     return (Window(row.numpy(), "a text", torch.zeros(context, 0, dtype=torch.bool).numpy()) for row in ids)
-
-
-SITE = Site("resid_post.0")
 
 
 @pytest.mark.parametrize("stop", [1, 2, 4])
@@ -200,19 +198,19 @@ def test_values_that_are_not_finite_stop_the_harvest_and_what_came_before_is_kep
 
     network.module.layers[0].register_forward_hook(spoil)
     with pytest.raises(
-        NotFinite, match="resid_post.0 holds values that are not finite near window 8; choose another site"
+        NotFinite, match="resid_post.0 holds values that are not finite in window 8, place 2; choose another site"
     ):
         list(harvesting(network, windows(), SITE, 10**6, tmp_path, batch=4))
     assert len(Activations(tmp_path)) == 2 * 4 * 8
 
 
 @pytest.mark.parametrize(
-    "site", [Site("pattern.0", "batch head query key"), Site("z.0", "batch pos head d"), Site("flat", "batch d")]
+    "site", [Site("logits", "batch head query key"), Site("logits", "pos d"), Site("logits", "batch pos")]
 )
 def test_a_site_without_one_vector_for_each_position_is_refused(
     network: HookedModel, site: Site, tmp_path: Path
 ) -> None:
-    with pytest.raises(Refusal, match="harvest a site with one vector for each position, such as resid_post"):
+    with pytest.raises(Refusal, match="choose a site with one vector for each position, such as resid_post"):
         next(harvesting(network, windows(), site, 100, tmp_path))
 
 
@@ -222,9 +220,9 @@ def test_nothing_to_harvest_is_refused(network: HookedModel, tmp_path: Path) -> 
 
 
 def test_the_manifest_is_never_ahead_of_the_bytes(tmp_path: Path) -> None:
-    writer = ShardWriter(tmp_path, ABOUT, 100)
+    writer = ShardWriter(tmp_path, ABOUT, rows_per_shard=100)
     for part in numbered(250).split(50):
-        writer.append(part, 1)
+        writer.append({SITE.name: part}, 1)
         if (tmp_path / "manifest.json").exists():
             manifest = json.loads((tmp_path / "manifest.json").read_text())
             assert sum(map(len, Activations(tmp_path).shards)) == manifest["rows"] == 50 * manifest["windows"]
