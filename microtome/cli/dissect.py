@@ -29,6 +29,7 @@ def dissect(
     dictionary: Path | None = None,
     context: int | None = None,
     held_out: float = 250e3,
+    proposals: float = 500e3,
     epochs: int = 2,
     batch: int = 2048,
     lr: float = 4e-3,
@@ -60,7 +61,9 @@ def dissect(
     context
         Tokens per window (default: 256, or the model's limit).
     held_out
-        Held-out tokens to catalogue, explain and measure on.
+        Held-out tokens to catalogue and measure on, and to score explanations on.
+    proposals
+        Tokens of training text from which explanations are proposed.
     epochs
         Passes over the harvested activations.
     batch
@@ -79,8 +82,8 @@ def dissect(
     folder = into or Path("runs") / f"{Path(model).name}-{site}"
     asked = {
         "model": model, "into": folder, "site": site, "text": text or [], "tokens": tokens, "width": width, "k": k,
-        "dictionary": dictionary, "context": context, "held_out": held_out, "epochs": epochs, "batch": batch, "lr": lr,
-        "seed": seed, "device": device,
+        "dictionary": dictionary, "context": context, "held_out": held_out, "proposals": proposals, "epochs": epochs,
+        "batch": batch, "lr": lr, "seed": seed, "device": device,
     }  # fmt: skip
     settings = Settings.model_validate(asked)  # 2e6 tokens is a whole number
     if json is not None:

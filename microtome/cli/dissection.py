@@ -30,10 +30,13 @@ from microtome.core.site import Site
 from microtome.data import stdlib
 from microtome.data.labels import LABELS, label_tokens
 from microtome.data.text import Document, Part, text
-from microtome.data.windows import Text, Window, gather, pieces, shuffled, windows
+from microtome.data.windows import Text, Tokenizer, Window, gather, pieces, shuffled, windows
 from microtome.dictionaries.activation_functions import TopK
 from microtome.dictionaries.baselines import Strongest, principal_components, random_dictionary
 from microtome.dictionaries.files import load_dictionary, save_dictionary
+from microtome.dictionaries.formats.format import SiteUnknown
+from microtome.dictionaries.formats.registry import find
+from microtome.dictionaries.formats.self_check import Found
 from microtome.dictionaries.normalisation import UnitMeanSquare
 from microtome.dictionaries.objectives import AuxK, Reconstruction
 from microtome.dictionaries.sae import SAE
@@ -141,9 +144,13 @@ class Dissection:
         return found
 
     def windows(self, part: Part, labelled: bool = False) -> Iterator[Window]:
+        return windows(self.documents(part), self.tokenizer, self.context, label_tokens if labelled else None)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
         if self.model.tokenizer is None:
             raise Refusal(f"{self.settings.model} has no tokenizer, so it cannot read text; add one to its folder")
-        return windows(self.documents(part), self.model.tokenizer, self.context, label_tokens if labelled else None)
+        return self.model.tokenizer
 
     @cached_property
     def labelled(self) -> bool:
@@ -155,12 +162,30 @@ class Dissection:
         return gather(self.windows("held_out", self.labelled), max(1, self.settings.held_out // (self.context - 1)))
 
     @cached_property
+    def proposals(self) -> Text:
+        """Text from which explanations are proposed: training documents, those first that were harvested last."""
+        found = windows(
+            reversed(self.documents("train")), self.tokenizer, self.context, label_tokens if self.labelled else None
+        )
+        return gather(found, max(1, self.settings.proposals // (self.context - 1)))
+
+    @cached_property
     def activations(self) -> Activations:
         return Activations(self.folder / "activations")
 
     @cached_property
     def dictionary(self) -> SAE:
-        return load_dictionary(self.settings.dictionary or self.folder / "dictionary").to(self.settings.device)
+        given = self.given.dictionary if self.settings.dictionary else load_dictionary(self.folder / "dictionary")
+        return cast(SAE, given.to(self.settings.device))
+
+    @cached_property
+    def given(self) -> Found:
+        """The dictionary that was trained elsewhere; --site counts where its files do not say."""
+        assert self.settings.dictionary is not None
+        try:
+            return find(self.settings.dictionary)
+        except SiteUnknown:
+            return find(self.settings.dictionary, site=self.settings.site)
 
     # ------------------------------------------------------------ the stages
 
@@ -171,6 +196,8 @@ class Dissection:
             f"{self.settings.model}: {parameters / 1e6:.1f}M parameters, {len(model.sites())} sites verified; "
             f"reading {self.site}"
         )
+        for line in self.given.lines if self.settings.dictionary else ():
+            self.watch.say(line)
         if self.settings.text == []:
             self.watch.say("text: the standard library's source (give --text for your own)")
 
@@ -244,24 +271,28 @@ class Dissection:
         return learning
 
     def _catalog(self) -> None:
-        """One pass over held-out text, for the catalogue, those of the baselines and everybody's variance."""
+        """One pass over held-out text, for the catalogue, those of the baselines and everybody's variance.
+
+        And one over some of the training text, for catalogues from which nothing but explanations are proposed.
+        """
         dictionaries = {OWN: self.dictionary, **self.baselines}
         variances = {name: Variance(d) for name, d in dictionaries.items()}
-        cataloguers = {
-            name: Cataloguer(dictionaries[name], self.held_out, folder, None if name == OWN else BASELINE_COMPONENTS)
-            for name, folder in self.catalogs.items()
-        }
-        with self.watch.stage("catalog", len(self.held_out) * (self.context - 1), "tokens") as advance:
-            witnesses = [*variances.values(), *cataloguers.values()]
-            for seen in surveying(self.model, witnesses, self.held_out.tokens):
-                advance(seen * (self.context - 1))
-            about = {
-                "vocabulary": vocabulary_of(self.model),
-                "labels": LABELS if self.labelled else (),
-                "about": self._about_text(),
-            }
-            for name, cataloguer in cataloguers.items():
-                cataloguer.finish(**about, logits=self._logits() if name == OWN else None)
+        shown, asked = (
+            self._cataloguers(text, folders)
+            for text, folders in ((self.held_out, self.catalogs), (self.proposals, self.sources))
+        )
+        each = self.context - 1
+        with self.watch.stage("catalog", (len(self.held_out) + len(self.proposals)) * each, "tokens") as advance:
+            for seen in surveying(self.model, [*variances.values(), *shown.values()], self.held_out.tokens):
+                advance(seen * each)
+            for seen in surveying(self.model, [*asked.values()], self.proposals.tokens):
+                advance((len(self.held_out) + seen) * each)
+            about = {"vocabulary": vocabulary_of(self.model), "labels": LABELS if self.labelled else ()}
+            for name, cataloguer in shown.items():
+                logits = self._logits() if name == OWN else None
+                cataloguer.finish(**about, about=self._about_text(), logits=logits)
+            for cataloguer in asked.values():
+                cataloguer.finish(**about, about="training text, from which explanations are proposed")
         kept = {
             n: {"explained_variance": v.explained, "l0": v.l0, "dead_fraction": v.never_fired, "mean": v.mean}
             for n, v in variances.items()
@@ -280,10 +311,22 @@ class Dissection:
         }
         return {name: dictionary.to(self.settings.device) for name, dictionary in made.items()}
 
+    def _cataloguers(self, text: Text, folders: dict[str, Path]) -> dict[str, Cataloguer]:
+        dictionaries = {OWN: self.dictionary, **self.baselines}
+        return {
+            name: Cataloguer(dictionaries[name], text, folder, None if name == OWN else BASELINE_COMPONENTS)
+            for name, folder in folders.items()
+        }
+
     @property
     def catalogs(self) -> dict[str, Path]:
         """Where each catalogue is. Principal components always fire: there is no when to explain."""
         return {OWN: self.folder / "catalog", "random": self.folder / ".random", "neurons": self.folder / ".neurons"}
+
+    @property
+    def sources(self) -> dict[str, Path]:
+        """Where the catalogues are from which explanations are proposed."""
+        return {name: self.folder / f".proposals-{name}" for name in self.catalogs}
 
     def _logits(self) -> torch.Tensor | None:
         """Each component's direct effect on the logits, where the site and the model have one."""
@@ -300,7 +343,13 @@ class Dissection:
         shares = {}
         with self.watch.stage("explain", total, "components") as advance:
             for name, catalog in catalogs.items():
-                found = list(explain_rules(catalog, progress=lambda n, before=done: advance(before + n)))
+                found = list(
+                    explain_rules(
+                        catalog,
+                        progress=lambda n, before=done: advance(before + n),
+                        proposals=Catalog(self.sources[name]),
+                    )
+                )
                 shares[name] = explained_share(catalog, found)
                 if name == OWN:
                     Notes(catalog.folder / "notes.sqlite").put(found)
@@ -331,8 +380,8 @@ class Dissection:
         self._tidy()
 
     def _tidy(self) -> None:
-        for name in ("random", "neurons"):
-            shutil.rmtree(self.catalogs[name], ignore_errors=True)
+        for folder in (self.catalogs["random"], self.catalogs["neurons"], *self.sources.values()):
+            shutil.rmtree(folder, ignore_errors=True)
         for name in ("variances", "explained"):
             (self.folder / f"{name}.safetensors").unlink(missing_ok=True)
 

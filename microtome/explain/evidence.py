@@ -55,6 +55,12 @@ def split_windows(document: Int[np.ndarray, "windows"], names: Sequence[str]) ->
     return split_blocks(len(document))
 
 
+def split_after(scoring: int, windows: int) -> Split:
+    """The first `scoring` windows to score on, the rest to propose from: they are other documents."""
+    rest = np.arange(windows) >= scoring
+    return Split(rest, ~rest)
+
+
 def split_blocks(windows: int) -> Split:
     """Blocks of neighbouring windows go to the two parts in turn; the first window of every block goes to neither."""
     length = max(2, -(-windows // BLOCKS))

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
+from microtome.core.errors import Refusal
 from microtome.explain.conditions import NOTHING, Condition, Fact, Not, Reading, Recently, Rule, TokenIs
 from microtome.explain.evidence import (
     THRESHOLD,
@@ -29,6 +30,7 @@ from microtome.explain.evidence import (
     balanced,
     balanced_accuracy,
     draw,
+    split_after,
     split_windows,
     strongest,
 )
@@ -49,17 +51,26 @@ MARGIN, NOISE = 0.005, 2.5  # what a longer rule must gain: this much, and this 
 
 
 def explain_rules(
-    catalog: Catalog, progress: Callable[[int], None] | None = None, seed: int = 0
+    catalog: Catalog, progress: Callable[[int], None] | None = None, seed: int = 0, proposals: Catalog | None = None
 ) -> Iterator[Explanation]:
-    """One rule for every component that fires often enough in both halves of the text; the others get none.
+    """One rule for every component that fires often enough in both parts of the text; the others get none.
+
+    `proposals` is a catalogue of the same dictionary over other text: then rules are proposed from that, and scored on
+    all of the first. Without it the text is divided in two.
 
     Columns are read once, in order; memory is that of the text's tables (about 150 bytes a token) and one group of
     components. The same seed gives the same rules. `progress` is told how many components are done.
     """
-    explainer = Explainer.of(catalog, seed)
+    explainer = Explainer.of(catalog, seed, proposals)
+    shift = len(catalog.windows["tokens"]) * catalog.context
+
+    def column(component: int) -> Column:
+        here = catalog.column(component)
+        return here if proposals is None else following(here, proposals.column(component), shift)
+
     for start in range(0, len(catalog), GROUP):
         numbers = range(start, min(start + GROUP, len(catalog)))
-        yield from explainer.explain({n: catalog.column(n) for n in numbers})
+        yield from explainer.explain({n: column(n) for n in numbers})
         if progress:
             progress(numbers.stop)
 
@@ -84,12 +95,17 @@ class Explainer:
     seed: int
 
     @classmethod
-    def of(cls, catalog: Catalog, seed: int) -> "Explainer":
-        windows = catalog.windows
-        tokens = windows["tokens"].astype(np.int64)
+    def of(cls, catalog: Catalog, seed: int, proposals: Catalog | None = None) -> "Explainer":
+        """Raises Refusal where the same document stands in both catalogues, or they are labelled differently."""
         names = tuple(catalog.manifest["labels"])
-        reading = Reading(tokens, catalog.vocabulary, windows["labels"], names)
-        split = split_windows(windows["document"], catalog.manifest["documents"])
+        found = [catalog.windows] if proposals is None else [catalog.windows, proposals.windows]
+        tokens = np.concatenate([w["tokens"] for w in found]).astype(np.int64)
+        reading = Reading(tokens, catalog.vocabulary, np.concatenate([w["labels"] for w in found]), names)
+        if proposals is None:
+            split = split_windows(found[0]["document"], catalog.manifest["documents"])
+        else:
+            refuse_common_text(catalog, proposals)
+            split = split_after(len(found[0]["tokens"]), len(tokens))
         return cls(reading, Part(tokens, split.proposal), Part(tokens, split.scoring), seed)
 
     def explain(self, columns: dict[int, Column]) -> Iterator[Explanation]:
@@ -143,6 +159,21 @@ class Explainer:
         on_positives, on_negatives = float(holds[:positives].mean()), float(holds[positives:].mean())
         says = phrase(condition, self.reading.vocabulary)
         return {"says": says, **condition.words(), "on_positives": on_positives, "on_negatives": on_negatives}
+
+
+def following(first: Column, second: Column, shift: int) -> Column:
+    """The firings in two texts as those in one, in which the second text follows the first."""
+    token = np.concatenate([first.token, second.token + np.array(shift, second.token.dtype)])
+    return Column(token, np.concatenate([first.value, second.value]))
+
+
+def refuse_common_text(scoring: Catalog, proposals: Catalog) -> None:
+    one, other = scoring.manifest, proposals.manifest
+    common = sorted(set(one["documents"]) & set(other["documents"]))
+    if common:
+        raise Refusal(f"rules proposed from {common[0]!r} would be scored on it; catalogue other documents")
+    if one["labels"] != other["labels"] or one["context"] != other["context"]:
+        raise Refusal("the two catalogues have other labels or another context; make both alike")
 
 
 # --------------------------------------------------------------------------------------------------- candidates

@@ -11,12 +11,14 @@ from safetensors.torch import load_file
 
 from microtome.cli import dissection
 from microtome.cli.main import DONE, STOPPED, WRONG, main
+from microtome.dictionaries.files import load_dictionary
+from microtome.dictionaries.formats.registry import write
 from microtome.store import shards
 from microtome.store.catalog import Catalog
 from microtome.store.records import Run, Summary
 
 SMALL = {
-    "--tokens": "3000", "--width": "48", "--k": "4", "--context": "32", "--held-out": "1200", "--batch": "128",
+    "--tokens": "3000", "--width": "48", "--k": "4", "--context": "32", "--held-out": "1200", "--proposals": "1500", "--batch": "128",
     "--epochs": "2", "--site": "resid_post.0",
 }  # fmt: skip
 
@@ -188,7 +190,7 @@ def refused(capsys: pytest.CaptureFixture, code: int, *words: str) -> None:
         (["--context", "1"], ["context", "greater than 1"]),
         (["--colour", "red"], ["--colour"]),
         (["--batch", "1000000"], ["rows are fewer than one batch of 1000000; harvest more tokens or lower the batch"]),
-        (["--dictionary", "nowhere"], ["nowhere holds no dictionary.json"]),
+        (["--dictionary", "nowhere"], ["there is nothing at nowhere; give a folder or a file"]),
     ],
 )
 def test_a_wrong_argument_is_answered_in_one_sentence(
@@ -280,6 +282,24 @@ def test_a_folder_that_already_holds_a_run_is_left_alone(
         "was begun with k=4; give the same to resume",
     )
     assert (finished / "summary.json").read_bytes() == before
+
+
+def test_a_dictionary_in_the_format_of_others_can_be_dissected(
+    finished: Path, llama_folder: Path, stories: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    write(load_dictionary(finished / "dictionary"), tmp_path / "sae", "sparsify")
+    assert dissect(llama_folder, stories, tmp_path / "run", "--dictionary", str(tmp_path / "sae")) == DONE
+    mine, theirs = Summary.read(tmp_path / "run"), Summary.read(finished)
+    assert mine.explained_variance == pytest.approx(theirs.explained_variance, abs=1e-5) and mine.site == theirs.site
+    assert "sparsify: SAE at resid_post.0, 48 components, TopK of 4" in "".join(capsys.readouterr())
+
+
+def test_a_dictionary_that_is_a_pickle_must_be_converted_first(
+    finished: Path, llama_folder: Path, stories: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    write(load_dictionary(finished / "dictionary"), tmp_path / "sae", "qwen_scope")
+    code = dissect(llama_folder, stories, tmp_path / "run", "--dictionary", str(tmp_path / "sae"))
+    refused(capsys, code, "is a pickle, which is not read unasked; `microtome convert")
 
 
 def test_a_dictionary_that_was_trained_elsewhere_can_be_dissected(

@@ -64,8 +64,9 @@ def column(places: np.ndarray, generator: np.random.Generator) -> Column:
     return Column(places.astype(np.uint32), generator.uniform(0.5, 2.0, len(places)).astype(np.float16))
 
 
-def catalog(folder: Path, text: Reading, columns: list[Column]) -> Catalog:
+def catalog(folder: Path, text: Reading, columns: list[Column], prefix: str = "") -> Catalog:
     document, names = documents()
+    names = [prefix + name for name in names]
     folder.mkdir(exist_ok=True)
     numbers = np.repeat(np.arange(len(columns)), [len(c.token) for c in columns])
     tokens, values = np.concatenate([c.token for c in columns]), np.concatenate([c.value for c in columns])

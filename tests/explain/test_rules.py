@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from microtome.core.errors import Refusal
 from microtome.explain.conditions import Condition, Fact, Not, Recently, Rule, TokenIs
 from microtome.explain.evidence import Part
-from microtome.explain.rules import explain_rules
+from microtome.explain.rules import Explainer, explain_rules
 from microtome.store.catalog import Column
 from tests.explain import planted
 
@@ -135,3 +136,28 @@ def test_parts_must_not_overlap_to_be_held_out() -> None:
 def test_conditions_say_what_they_are() -> None:
     kinds: list[Condition] = [token("here", "def"), Recently(3), fact("digits"), Not(fact("digits"))]
     assert [c.words()["kind"] for c in kinds] == ["token", "recent", "fact", "not"]
+
+
+def test_rules_proposed_from_another_text_are_scored_on_all_of_the_first(tmp_path: Path) -> None:
+    generator = np.random.default_rng(5)
+    other = planted.reading(seed=1)
+    texts = {"scoring": TEXT, "proposals": other}
+    catalogs = {
+        name: planted.catalog(
+            tmp_path / name, text, [planted.firing(text, Rule.of(*rule), generator) for rule in PLANTED.values()], name
+        )
+        for name, text in texts.items()
+    }
+    found = list(explain_rules(catalogs["scoring"], proposals=catalogs["proposals"]))
+    assert len(found) == len(PLANTED) and min(e.score for e in found) > 0.9
+    explainer = Explainer.of(catalogs["scoring"], 0, catalogs["proposals"])
+    first, second = TEXT.tokens.size, other.tokens.size
+    assert explainer.scoring.places.max() < first <= explainer.proposal.places.min()
+    assert explainer.proposal.places.max() < first + second and len(explainer.scoring.places) > 0.9 * first
+
+
+def test_rules_are_not_proposed_from_the_documents_they_are_scored_on(tmp_path: Path) -> None:
+    columns = [planted.firing(TEXT, Rule.of(*rule), np.random.default_rng(5)) for rule in PLANTED.values()]
+    catalog = planted.catalog(tmp_path / "catalog", TEXT, columns)
+    with pytest.raises(Refusal, match="rules proposed from 'module_0' would be scored on it"):
+        list(explain_rules(catalog, proposals=catalog))
