@@ -30,6 +30,7 @@ COMMANDS = {
     "dissect": "Find the parts of a model, say what each responds to, and measure how well they stand in for it.",
     "browse": "Look at the runs of a folder in a browser on this machine.",
     "check": "Prove on a model what each of its named sites means.",
+    "convert": "Write a dictionary in another format, read it back and compare.",
     "bench": "Time the product's own steps beside the floor that nothing could beat here.",
 }
 for command, words in COMMANDS.items():

@@ -1,6 +1,6 @@
 """An unmodified module with named sites. Hooks exist only during a call."""
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
 from functools import partial
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from microtome.core.edit import Edit, compose
 from microtome.core.errors import NoSuchSite, Refusal, SiteNeverFired, SiteWithdrawn
+from microtome.core.hook_names import canonical
 from microtome.core.inputs import Arrays, Inputs, Tokens
 from microtome.core.site import Site
 from microtome.core.trace import Trace
@@ -270,27 +271,3 @@ GIVES = {
     nn.Conv2d: "batch d y x", nn.MaxPool2d: "batch d y x", nn.AvgPool2d: "batch d y x", nn.BatchNorm2d: "batch d y x",
     nn.AdaptiveAvgPool2d: "batch d y x", nn.Linear: "batch d", nn.Flatten: "batch d",
 }  # fmt: skip
-
-# TransformerLens's names for the same tensors, so that published work can be followed literally: the first of them that
-# the family has. Its `hook_q` and `hook_k` are what the projections give, `hook_rot_q` what attention multiplies; its
-# `hook_normalized` is before the norm's gain, which no module shows, so it is no site here.
-ALIASES = {
-    "hook_embed": ("embed",), "unembed.hook_in": ("final_norm",), "unembed.hook_out": ("logits",),
-    "hook_resid_pre": ("resid_pre",), "hook_resid_mid": ("resid_mid",),
-    "hook_resid_post": ("resid_post",), "hook_attn_out": ("attn_out",), "hook_mlp_out": ("mlp_out",),
-    "attn.hook_q": ("q_raw", "q"), "attn.hook_k": ("k_raw", "k"), "attn.hook_rot_q": ("q",), "attn.hook_rot_k": ("k",),
-    "attn.hook_v": ("v",), "attn.hook_z": ("z",), "attn.hook_attn_scores": ("scores",),
-    "attn.hook_pattern": ("pattern",),
-    "mlp.hook_pre": ("mlp_pre",), "mlp.hook_pre_linear": ("mlp_up",), "mlp.hook_post": ("mlp_act",),
-}  # fmt: skip
-
-
-def canonical(name: str, known: Container[str] = ()) -> str:
-    """`blocks.3.attn.hook_z` is `z.3`; names without an alias stay as they are."""
-    parts = name.split(".", 2)
-    layered = len(parts) == 3 and parts[0] == "blocks" and parts[1].isdigit()
-    names = ALIASES.get(parts[2] if layered else name)
-    if names is None:
-        return name
-    full = [f"{n}.{parts[1]}" if layered else n for n in names]
-    return next((n for n in full if n in known), full[-1])
