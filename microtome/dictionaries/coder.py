@@ -101,6 +101,10 @@ class LinearCoder(Coder, ABC):
     def read(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_read"]:
         """What the encoder sees of the input."""
 
+    @abstractmethod
+    def aim(self, y: Float[Tensor, "... d_out"]) -> Float[Tensor, "... d_write"]:
+        """What W_dec codes should be for `decode` to give this, skip connections left out."""
+
     def readings(self, x: Float[Tensor, "... d_in"]) -> list[Reading]:
         return [Reading(Pre(self.W_enc, self.b_enc, self.read(x)), self.activation)]
 

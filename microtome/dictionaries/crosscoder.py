@@ -49,6 +49,9 @@ class Crosscoder(LinearCoder):
         normal = torch.stack([unit(part) for unit, part in zip(self._units(), x, strict=True)])
         return rearrange(normal, "site ... d -> ... (site d)")
 
+    def aim(self, y: Float[Tensor, "site ... d"]) -> Float[Tensor, "... site_d"]:
+        return self.read(y) - self.b_dec
+
     def _apart(self, written: Float[Tensor, "... site_d"]) -> Float[Tensor, "site ... d"]:
         return rearrange(written, "... (site d) -> site ... d", site=len(self.reads))
 

@@ -44,6 +44,9 @@ class SAE(LinearCoder):
     def read(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_in"]:
         return self.normalisation(x) - self.b_dec
 
+    def aim(self, y: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_in"]:
+        return self.read(y)
+
     def resized(self, codes: Codes, x: Float[Tensor, "... d_in"]) -> Codes:
         units = self.normalisation
         return codes.sized(units.scale(x)[..., 0]) if isinstance(units, OfToken) else codes

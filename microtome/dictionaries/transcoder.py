@@ -46,6 +46,9 @@ class Transcoder(LinearCoder):
     def read(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_in"]:
         return self.units_in(x)
 
+    def aim(self, y: Float[Tensor, "... d_out"]) -> Float[Tensor, "... d_out"]:
+        return self.units_out(y) - self.b_dec
+
     def decode(self, codes: Codes) -> Float[Tensor, "... d_out"]:
         return self.units_out.undo(codes.times(self.W_dec) + self.b_dec)
 
