@@ -69,7 +69,7 @@ class _Search(ctypes.Structure):
 
 
 FUNCTIONS = {  # what each takes; each gives an int, which is 0 where it is done and 1 where there was no memory
-    "largest_of_rows": [Pointer, ctypes.c_int, Size, Size, Size, Pointer],
+    "largest_of_rows": [Pointer, ctypes.c_int, Pointer, Size, Size, Size, Pointer],
     "rescore": [Pointer, Pointer, Pointer, Pointer, Size, Size, Size, Size, Pointer, Pointer],
     "compare": [ctypes.POINTER(_Comparison), Size],
     "update": [ctypes.POINTER(_Update)],
@@ -158,8 +158,9 @@ class ProductSearch(CandidateSearch):
         searched = weights if self.rounded is None else self.rounded
         found = torch.empty(len(x), keep, dtype=torch.int32)
         for rows, kept in zip(x.to(dtype).split(BLOCK), found.split(BLOCK), strict=True):
-            scores = torch.addmm(bias.to(dtype), rows, searched.T, out=self.buffer[: len(rows)])
-            _call("largest_of_rows", _at(scores), dtype == torch.bfloat16, len(rows), n, keep, _at(kept))
+            scores = torch.mm(rows, searched.T, out=self.buffer[: len(rows)])
+            half = dtype == torch.bfloat16
+            _call("largest_of_rows", _at(scores), half, _at(bias), len(rows), n, keep, _at(kept))
         return found
 
 

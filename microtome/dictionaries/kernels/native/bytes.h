@@ -1,6 +1,7 @@
 // How rows of weights are kept as bytes: the layout that int8.c multiplies by, and that step.c refreshes.
 //
-// Weights come in panels of 32 rows, and inside a panel four columns at a time: [panel][columns / 4][32 rows][4 columns].
+// Weights come in panels of 32 rows, and inside a panel four columns at a time:
+// [panel][columns / 4][32 rows][4 columns].
 // A byte is the weight in 127ths of the row's largest, plus 128, since the processor multiplies unsigned by signed.
 #ifndef MICROTOME_BYTES_H
 #define MICROTOME_BYTES_H

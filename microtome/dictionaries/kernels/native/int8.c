@@ -1,8 +1,8 @@
 // Candidates for the largest pre-activations, searched with bytes; the matrix rows x n is never written.
 //
 // Rows and weights are rounded to 127ths of their largest entry. Twelve rows and 32 latents at a time are multiplied
-// into 24 registers, and what comes out is compared with each row's threshold on the spot. Whatever the rounding does to
-// the order is mended when the candidates are scored again (largest.c), as long as the right ones are among them.
+// into 24 registers, and what comes out is compared with each row's threshold on the spot. Whatever the rounding does
+// to the order is mended when the candidates are scored again (largest.c), as long as the right ones are among them.
 #include "bytes.h"
 #include "pool.h"
 #include <omp.h>
@@ -24,9 +24,7 @@ typedef struct {
     float *scales, *norms;
     int32_t *shifts;  // what the 128 added to each weight adds to a sum
     Pool *pools;
-    float *scores;
-    int32_t *indices;
-    uint64_t *ranks;
+    int32_t *keys, *indices;  // of all pools
 } Rows;
 
 static int rows_allocate(Rows *rows, const Search *s) {
@@ -36,16 +34,13 @@ static int rows_allocate(Rows *rows, const Search *s) {
     rows->norms = lines(BLOCK, sizeof(float));
     rows->shifts = lines(BLOCK, sizeof(int32_t));
     rows->pools = lines(BLOCK, sizeof(Pool));
-    rows->scores = lines(BLOCK * room, sizeof(float));
+    rows->keys = lines(BLOCK * room, sizeof(int32_t));
     rows->indices = lines(BLOCK * room, sizeof(int32_t));
-    rows->ranks = lines(room, sizeof(uint64_t));
-    return rows->strips && rows->scales && rows->norms && rows->shifts && rows->pools && rows->scores &&
-           rows->indices && rows->ranks;
+    return rows->strips && rows->scales && rows->norms && rows->shifts && rows->pools && rows->keys && rows->indices;
 }
 
 static void rows_free(Rows *rows) {
-    void *all[] = {rows->strips, rows->scales, rows->norms,   rows->shifts,
-                   rows->pools,  rows->scores, rows->indices, rows->ranks};
+    void *all[] = {rows->strips, rows->scales, rows->norms, rows->shifts, rows->pools, rows->keys, rows->indices};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
 }
 
@@ -114,7 +109,7 @@ INLINE void offer(const Search *s, Rows *rows, const Panel *panel, int64_t t, co
     if (__builtin_expect(!(which[0] | which[1]), 1)) return;
     pool_put(pool, which[0], scores[0], counted_from(panel->first));
     pool_put(pool, which[1], scores[1], counted_from(panel->first + LANES));
-    if (pool->count > pool_capacity(s->keep)) pool_shrink(pool, s->keep, rows->ranks);
+    if (pool->count > pool_capacity(s->keep)) pool_shrink(pool, s->keep);
 }
 
 static void search_strip(const Search *s, Rows *rows, const Panel *panel, int64_t from, int64_t count) {
@@ -124,8 +119,8 @@ static void search_strip(const Search *s, Rows *rows, const Panel *panel, int64_
     for (int64_t i = 0; i < count; i++) offer(s, rows, panel, from + i, sums[i]);
 }
 
-// A row whose threshold was guessed too high is searched again without one. What else lies in its strip is complete, and
-// admits nothing meanwhile.
+// A row whose threshold was guessed too high is searched again without one. What else lies in its strip is complete,
+// and admits nothing meanwhile.
 static void search_again(const Search *s, Rows *rows, int64_t from, int64_t count) {
     int missed = 0;
     float kept[STRIP];
@@ -149,16 +144,16 @@ static void begin(const Search *s, Rows *rows, const Guess *guess, int64_t first
     for (int64_t t = 0; t < count; t++) {
         quantise_row(rows, s->x + (first + t) * s->d, t, s->d);
         float threshold = guess_threshold(guess, rows->norms[t]);
-        rows->pools[t] = (Pool){rows->scores + t * room, rows->indices + t * room, 0, threshold};
+        rows->pools[t] = (Pool){rows->keys + t * room, rows->indices + t * room, 0, threshold};
     }
 }
 
 static void finish(const Search *s, Rows *rows, Guess *guess, int64_t first, int64_t count) {
     for (int64_t t = 0; t < count; t++) {
         Pool *pool = &rows->pools[t];
-        pool_shrink(pool, s->keep, rows->ranks);
+        pool_shrink(pool, s->keep);
         memcpy(s->candidates + (first + t) * s->keep, pool->indices, (size_t)s->keep * sizeof(int32_t));
-        guess_learn(guess, least(pool->scores, pool->count) / fmaxf(rows->norms[t], FLT_MIN));
+        guess_learn(guess, pool_least(pool) / fmaxf(rows->norms[t], FLT_MIN));
     }
 }
 

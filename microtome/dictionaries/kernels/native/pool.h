@@ -1,9 +1,9 @@
 // A pool of candidates out of which the largest are kept: how every search here selects.
 //
-// Scores are looked at in the order of their indices, and only those that reach a threshold are put into the pool. When
-// it is full, all but the `keep` largest are dropped and the threshold rises to the smallest of them. What is kept stays
-// in the order of its indices, and of equal scores the lower index is the larger: so neither the first threshold, nor
-// how rows were shared out among threads, can be seen in what comes out.
+// Scores are looked at in the order of their indices, and only those that reach a threshold are put into the pool.
+// When it is full, all but the `keep` largest are dropped and the threshold rises to the smallest of them. What is kept
+// stays in the order of its indices, and of equal scores the lower index is the larger: so neither the first threshold,
+// nor how rows were shared out among threads, can be seen in what comes out.
 #ifndef MICROTOME_POOL_H
 #define MICROTOME_POOL_H
 
@@ -13,8 +13,7 @@
 #include <string.h>
 
 typedef struct {
-    float *scores;
-    int32_t *indices;
+    int32_t *keys, *indices;
     int64_t count;
     float threshold;  // what a score must reach
 } Pool;
@@ -25,60 +24,99 @@ INLINE int64_t pool_capacity(int64_t keep) {
 
 // Scores are put in by vectors, and up to four of them before the pool is looked at again.
 INLINE int64_t pool_room(int64_t keep) {
-    return pool_capacity(keep) + 4 * LANES;
+    return rounded_up(pool_capacity(keep) + 4 * LANES, LANES);
 }
 
-// A number that orders as the score does, and by the lower index among equals; not-a-number comes first, so that it is
-// kept and seen.
-INLINE uint64_t rank(float score, int32_t index) {
-    uint32_t bits;
-    memcpy(&bits, &score, sizeof bits);
-    if (score != score) bits = UINT32_MAX;
-    else bits = bits >> 31 ? ~bits : bits | 0x80000000u;
-    return (uint64_t)bits << 32 | (uint32_t)(INT32_MAX - index);
+static inline int pool_allocate(Pool *pool, int64_t room) {
+    *pool = (Pool){lines(room, sizeof(int32_t)), lines(room, sizeof(int32_t)), 0, 0};
+    return pool->keys && pool->indices;
 }
 
-// Hoare's selection: the value of the `nth` largest, from 1. Reorders the ranks, which are all different.
-static inline uint64_t nth_largest(uint64_t *ranks, int64_t count, int64_t nth) {
-    int64_t low = 0, high = count - 1, wanted = nth - 1;
-    while (low < high) {
-        uint64_t pivot = ranks[(low + high) / 2];
-        int64_t i = low, j = high;
-        while (i <= j) {
-            while (ranks[i] > pivot) i++;
-            while (ranks[j] < pivot) j--;
-            if (i > j) break;
-            uint64_t swapped = ranks[i];
-            ranks[i++] = ranks[j];
-            ranks[j--] = swapped;
-        }
-        if (wanted <= j) high = j;
-        else if (wanted >= i) low = i;
-        else break;
+static inline void pool_free(Pool *pool) {
+    free(pool->keys);
+    free(pool->indices);
+}
+
+// Whole numbers that order as the scores do: those of negative scores have all bits but the sign's turned over. Not-a-
+// number comes first, so that it is kept and seen.
+INLINE __m512i keys_of(__m512 scores) {
+    __m512i bits = _mm512_castps_si512(scores), most = _mm512_set1_epi32(INT32_MAX);
+    __m512i keys = _mm512_xor_si512(bits, _mm512_and_si512(_mm512_srai_epi32(bits, 31), most));
+    return _mm512_mask_mov_epi32(keys, _mm512_cmp_ps_mask(scores, scores, _CMP_UNORD_Q), most);
+}
+
+INLINE float score_of(int32_t key) {
+    int32_t bits = key ^ (key >> 31 & INT32_MAX);
+    float score;
+    memcpy(&score, &bits, sizeof score);
+    return score;
+}
+
+static inline int64_t count_from(const Pool *pool, int32_t least) {
+    int64_t found = 0;
+    for (int64_t i = 0; i < pool->count; i += LANES) {
+        __m512i keys = _mm512_loadu_si512(pool->keys + i);
+        found += __builtin_popcount(
+            _mm512_mask_cmp_epi32_mask(lanes(pool->count - i), keys, _mm512_set1_epi32(least), _MM_CMPINT_NLT));
     }
-    return ranks[wanted];
+    return found;
 }
 
-// Drop all but the `keep` largest. `ranks` is scratch for as many as are in the pool.
-static inline void pool_shrink(Pool *pool, int64_t keep, uint64_t *ranks) {
+static inline void pool_bounds(const Pool *pool, int32_t *low, int32_t *high) {
+    __m512i least = _mm512_set1_epi32(INT32_MAX), most = _mm512_set1_epi32(INT32_MIN);
+    for (int64_t i = 0; i < pool->count; i += LANES) {
+        __m512i keys = _mm512_loadu_si512(pool->keys + i);
+        __mmask16 mask = lanes(pool->count - i);
+        least = _mm512_mask_min_epi32(least, mask, least, keys);
+        most = _mm512_mask_max_epi32(most, mask, most, keys);
+    }
+    *low = _mm512_reduce_min_epi32(least);
+    *high = _mm512_reduce_max_epi32(most);
+}
+
+// A key that `keep` reach, and no more of them than must: found by halving, since counting a pool takes no longer than
+// a few wrongly guessed branches.
+static inline int32_t last_kept(const Pool *pool, int64_t keep) {
+    int32_t low, high;
+    pool_bounds(pool, &low, &high);
+    while (low < high) {
+        int32_t middle = (int32_t)((uint32_t)low + ((uint32_t)high - (uint32_t)low + 1) / 2);
+        int64_t reached = count_from(pool, middle);
+        if (reached < keep) high = middle - 1;
+        else low = middle;
+        if (reached == keep) break;
+    }
+    return low;
+}
+
+// The lowest `count` bits that are set.
+INLINE __mmask16 lowest(__mmask16 mask, int64_t count) {
+    uint32_t left = mask;
+    while (__builtin_popcount(left) > count) left &= ~(0x80000000u >> __builtin_clz(left));
+    return (__mmask16)left;
+}
+
+// Drop all but the `keep` largest.
+static inline void pool_shrink(Pool *pool, int64_t keep) {
     if (pool->count <= keep) return;
-    for (int64_t i = 0; i < pool->count; i++) ranks[i] = rank(pool->scores[i], pool->indices[i]);
-    uint64_t last = nth_largest(ranks, pool->count, keep);
-    int64_t kept = 0;
-    for (int64_t i = 0; i < pool->count; i++) {
-        float score = pool->scores[i];
-        int32_t index = pool->indices[i];
-        uint64_t ranked = rank(score, index);
-        pool->scores[kept] = score;
-        pool->indices[kept] = index;
-        kept += ranked >= last;
-        if (ranked == last && score == score) pool->threshold = score;
+    int32_t last = last_kept(pool, keep);
+    int64_t equal = keep - (last < INT32_MAX ? count_from(pool, last + 1) : 0), kept = 0;
+    for (int64_t i = 0; i < pool->count; i += LANES) {
+        __m512i keys = _mm512_loadu_si512(pool->keys + i), indices = _mm512_loadu_si512(pool->indices + i);
+        __mmask16 mask = lanes(pool->count - i);
+        __mmask16 above = _mm512_mask_cmpgt_epi32_mask(mask, keys, _mm512_set1_epi32(last));
+        __mmask16 same = lowest(_mm512_mask_cmpeq_epi32_mask(mask, keys, _mm512_set1_epi32(last)), equal);
+        _mm512_storeu_si512(pool->keys + kept, _mm512_maskz_compress_epi32(above | same, keys));
+        _mm512_storeu_si512(pool->indices + kept, _mm512_maskz_compress_epi32(above | same, indices));
+        kept += __builtin_popcount(above | same);
+        equal -= __builtin_popcount(same);
     }
     pool->count = kept;
+    pool->threshold = score_of(last);
 }
 
 INLINE void pool_put(Pool *pool, __mmask16 which, __m512 scores, __m512i indices) {
-    _mm512_storeu_ps(pool->scores + pool->count, _mm512_maskz_compress_ps(which, scores));
+    _mm512_storeu_si512(pool->keys + pool->count, _mm512_maskz_compress_epi32(which, keys_of(scores)));
     _mm512_storeu_si512(pool->indices + pool->count, _mm512_maskz_compress_epi32(which, indices));
     pool->count += __builtin_popcount(which);
 }
@@ -112,11 +150,11 @@ static inline void guess_learn(Guess *guess, float last) {
     guess->deviation += weight * (fabsf(off) - guess->deviation);
 }
 
-// The smallest of `count` scores.
-static inline float least(const float *scores, int64_t count) {
-    float found = INFINITY;
-    for (int64_t i = 0; i < count; i++) found = scores[i] < found ? scores[i] : found;
-    return found;
+// The smallest score in the pool.
+static inline float pool_least(const Pool *pool) {
+    int32_t low, high;
+    pool_bounds(pool, &low, &high);
+    return score_of(low);
 }
 
 #endif

@@ -118,8 +118,8 @@ INLINE int says_something(const Update *u, int64_t i) {
     return u->values[i] != 0 || u->gradients[i] != 0;
 }
 
-// Counting sort by latent. Entries of one latent stay in the order of their rows, so that sums come out the same whoever
-// makes them.
+// Counting sort by latent. Entries of one latent stay in the order of their rows, so that sums come out the same
+// whoever makes them.
 static void entries_fill(Entries *entries, const Update *u) {
     int64_t *next = entries->starts + 1;  // after the second pass, where the next latent starts: so shifted by one
     for (int64_t i = 0; i < u->rows * u->k; i++)
@@ -134,8 +134,8 @@ static void entries_fill(Entries *entries, const Update *u) {
     }
 }
 
-// Sixteen columns times `width` of sum(factor * row of x) over the entries, held in registers meanwhile. `mask` is for the
-// last sixteen.
+// Sixteen columns times `width` of sum(factor * row of x) over the entries, held in registers meanwhile. `mask` is for
+// the last sixteen.
 INLINE void sum_columns(float *sum, const float *x, const int32_t *rows, const float *factors, int64_t count, int64_t d,
                         int64_t j, int width, __mmask16 mask) {
     __m512 sums[16];
