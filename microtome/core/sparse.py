@@ -62,10 +62,20 @@ def scatter_outer(
     values: Float[Tensor, "rows k"], indices: Int[Tensor, "rows k"], x: Float[Tensor, "rows d"], n: int
 ) -> Float[Tensor, "n d"]:
     """The transpose of `bag_sum`: row j of the result sums value times row of `x` over the entries that name j."""
-    order, starts = by_index(indices.reshape(-1), n)
-    return embedding_bag(
-        order // indices.shape[1], x, starts[:-1], per_sample_weights=values.reshape(-1)[order], mode="sum"
-    )
+    rows = torch.arange(len(x), device=x.device).repeat_interleave(indices.shape[1])
+    return scatter_outer_ragged(values.reshape(-1), rows, indices.reshape(-1), x, n)
+
+
+def scatter_outer_ragged(
+    values: Float[Tensor, "entries"],
+    rows: Int[Tensor, "entries"],
+    indices: Int[Tensor, "entries"],
+    x: Float[Tensor, "rows d"],
+    n: int,
+) -> Float[Tensor, "n d"]:
+    """The same for rows with any number of entries, each of which says its row."""
+    order, starts = by_index(indices, n)
+    return embedding_bag(rows[order], x, starts[:-1], per_sample_weights=values[order], mode="sum")
 
 
 class _BagProduct(torch.autograd.Function):

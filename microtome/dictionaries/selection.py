@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from microtome.core.sparse import gather_dot, scatter_outer
+from microtome.core.sparse import gather_dot, gather_dot_ragged, scatter_outer, scatter_outer_ragged
 
 SPARE = 16  # candidates proposed beyond k
 GROUP = 8  # scores that stand behind one maximum
@@ -96,6 +96,51 @@ class Search:
         best = exact.topk(k, 1, sorted=False)
         return best.values, candidates.gather(1, best.indices)
 
+    def of_batch(
+        self, x: Float[Tensor, "rows d"], bias: Float[Tensor, "n"], k: int
+    ) -> tuple[Float[Tensor, "entries"], Int[Tensor, "entries"]]:
+        """The rows x k largest of all rows together, exactly, and where: row * n + component, rising."""
+        n = len(self.weights)
+        values, places = self._candidates(x, bias, k + SPARE if self.fast else k)
+        if self.fast:
+            places = places.sort().values
+            components, starts = places % n, starts_of(places, len(x), n)
+            values = gather_dot_ragged(x, self.weights, starts, components) + bias[components]
+        best = values.topk(len(x) * k, sorted=False).indices
+        order = best[places[best].argsort()]
+        return values[order], places[order]
+
+    def _candidates(self, x: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """All scores at or above the (rows x k)-th largest, in the precision of the search, and where.
+
+        Of each row a few times k are looked at. Only a row of which all of those are above may hold more, and is
+        searched again for more of them.
+        """
+        n, wanted = len(self.weights), len(x) * k
+        rows, m = torch.arange(len(x), device=x.device), min(3 * k, n)
+        values, places = x.new_empty(0, dtype=self.dtype), rows[:0]
+        while True:
+            found, components = self._each(x[rows], bias, m)
+            values = torch.cat([values, found.flatten()])
+            places = torch.cat([places, (rows[:, None] * n + components).flatten()])
+            least = values.kthvalue(len(values) - wanted + 1).values
+            crowded = rows[found.amin(1) > least]
+            if m == n or not len(crowded):
+                return values[values >= least], places[values >= least]
+            others = ~torch.isin(places // n, crowded)
+            values, places, rows, m = values[others], places[others], crowded, min(4 * m, n)
+
+    def _each(self, x: Tensor, bias: Tensor, m: int) -> tuple[Tensor, Tensor]:
+        """The m largest scores of each row, and their components."""
+        found = [largest(scores, m) for _, scores in self.scores(x, bias)]
+        values, components = (torch.cat(part) for part in zip(*found, strict=True))
+        return values, components
+
+
+def starts_of(places: Int[Tensor, "entries"], rows: int, n: int) -> Int[Tensor, "rows_and_one"]:
+    """Where the entries of each row begin, among places (row * n + component) in rising order."""
+    return torch.searchsorted(places, torch.arange(rows + 1, device=places.device) * n)
+
 
 class _TopLinear(torch.autograd.Function):
     @staticmethod
@@ -139,3 +184,39 @@ def top_linear(
     n = len(weights)
     searched = searches_low(x, n, k) if fast is None else fast and n > k + SPARE
     return _TopLinear.apply(x.contiguous(), weights, bias, k, searched)
+
+
+class _BatchTop(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weights: Tensor, bias: Tensor, k: int, fast: bool) -> tuple[Tensor, Tensor]:
+        values, places = Search(weights, fast).of_batch(x, bias, k)
+        ctx.save_for_backward(x, weights, places)
+        ctx.mark_non_differentiable(places)
+        return values, places
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        x, weights, places = ctx.saved_tensors
+        grad, n = grad_outputs[0].contiguous(), len(weights)
+        rows, components = places // n, places % n
+        starts = starts_of(places, len(x), n)[:-1]
+        to_x = embedding_bag(components, weights, starts, per_sample_weights=grad, mode="sum")
+        to_weights = scatter_outer_ragged(grad, rows, components, x, n) if ctx.needs_input_grad[1] else None
+        return to_x, to_weights, grad.new_zeros(n).index_add_(0, components, grad), None, None
+
+
+def batch_top(
+    x: Float[Tensor, "rows d"],
+    weights: Float[Tensor, "n d"],
+    bias: Float[Tensor, "n"],
+    k: int,
+    fast: bool | None = None,
+) -> tuple[Float[Tensor, "entries"], Int[Tensor, "entries"]]:
+    """The rows x k largest of all of `x weights.T + bias` together, with gradients as sparse as they are.
+
+    Says their values and their places, row * n + component, in rising order: `places // n` are the rows,
+    `places % n` the components, and `starts_of` finds where each row begins. k is at most n.
+    """
+    n = len(weights)
+    searched = searches_low(x, n, k) if fast is None else fast and n > k + SPARE
+    return _BatchTop.apply(x.contiguous(), weights, bias, k, searched)
