@@ -3,8 +3,9 @@
 The buffer is a ring of pages, each of which becomes one batch. Rows are dealt to the pages in turns: in each turn every
 page gets one, in an order drawn anew. The pages are filled to evenly spaced heights, so after every `batch` rows one of
 them is full. It is handed over as it is, and an empty one takes its place. So a batch holds rows from the whole of the
-last `size` rows, evenly, and neighbours of one document come to lie in different batches: with `size` at least twice
-batch x window, a batch holds about as many distinct documents as one drawn from a shuffle of everything would.
+last `size` rows, evenly, and neighbours in a document come to lie in different batches. A window of w rows gives each
+of its batches about w x batch / size rows: with `size` twice w x batch, a batch holds as many distinct documents as
+one drawn from a shuffle of everything would; with less, as many as `size` rows hold.
 
 Filling up to the heights takes (size - batch) / 2 rows before the first batch; at the end fuller pages are filled up
 from emptier ones. Only rows moved then are copied twice, an eighth of `size` in all.
@@ -50,12 +51,12 @@ class MixingBuffer:
     `copied` counts the rows copied and `served` those served, summed over sites.
     """
 
-    def __init__(self, batch: int, size: int, generator: torch.Generator):
-        """Raises Refusal where `size` is no multiple of `batch`."""
+    def __init__(self, batch: int, size: int, generator: torch.Generator, device: torch.device | str = "cpu"):
+        """`device` is where the rows are, and stay. Raises Refusal where `size` is no multiple of `batch`."""
         if batch < 1 or size < batch or size % batch:
             near = max(1, round(size / max(batch, 1))) * batch
             raise Refusal(f"buffer is {size} rows, which is no multiple of the batch of {batch}; give {near}")
-        self.batch, self.size, self.generator = batch, size, generator
+        self.batch, self.size, self.generator, self.device = batch, size, generator, device
         self.copied = self.served = 0
         self.pages: list[Page] = [Page({}) for _ in range(size // batch)]
         self.ready: deque[Values] = deque()
@@ -142,12 +143,13 @@ class MixingBuffer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.pages = [self._restored(page) for page in state["pages"]]
-        self.ready = deque({s: x.clone() for s, x in values.items()} for values in state["ready"])
+        self.ready = deque({s: x.to(self.device, copy=True) for s, x in values.items()} for values in state["ready"])
         self.turns, self.copied, self.served = state["turns"].clone(), state["copied"], state["served"]
         self.generator.set_state(state["generator"])
 
     def _restored(self, page: dict[str, Any]) -> Page:
-        values = {site: x.new_empty(self.batch, x.shape[1]) for site, x in page["values"].items()}
-        for site, x in page["values"].items():
+        held = page["values"].items()
+        values = {s: torch.empty(self.batch, x.shape[1], dtype=x.dtype, device=self.device) for s, x in held}
+        for site, x in held:
             values[site][: page["rows"]] = x
         return Page(values, page["rows"])

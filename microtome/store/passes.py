@@ -140,7 +140,7 @@ class Reader:
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             trace = self.model.run(inputs, read=self.sites)
         sizes = self._sizes({site: trace[site] for site in self.sites})
-        values = {site.name: places_of(site, trace[site]).float() for site in self.sites}
+        values = {site.name: places_of(site, trace[site]).to(self.device, torch.float32) for site in self.sites}
         copied = sum(len(x) for n, x in values.items() if x.data_ptr() != trace[n].data_ptr())
         wanted, dropped = self._filtered(trace.inputs, sizes, values)
         kept = wanted.nonzero()[:, 0]

@@ -46,15 +46,17 @@ def stream(
     """Batches of a model's activations over text.
 
     `windows`: windows or batches of inputs, or a function that makes them, which is needed to resume and for several
-    epochs where they come from a generator. `buffer`: rows that the shuffle has room for, a multiple of `batch`
-    (64 batches); the more, the better it mixes (see buffer.py). `tokens`: exactly so many rows are read in each epoch.
-    `filters`: by default position 0 is dropped. `at_once`: windows in a forward pass. `ahead`: passes that a thread of
-    its own makes ahead of need, 0 for none.
+    epochs where they come from a generator. `buffer`: rows that the shuffle has room for, a multiple of `batch` (64
+    batches); they are float32, half of that room is in use at a time, and the more there is, the better it mixes (see
+    buffer.py). `tokens`: exactly so many rows are read in each epoch. `filters`: by default position 0 is dropped.
+    `at_once`: windows in a forward pass. `ahead`: passes that a thread of its own makes ahead of need, 0 for none.
+    `precision`: that of the linear layers, by default bfloat16 where the hardware is quicker at it.
 
     Raises NoSuchSite, and Refusal for sites that do not hold rows.
     """
     reader = Reader(model, sites, filters, precision)
-    mixing = MixingBuffer(batch, PAGES * batch if buffer is None else buffer, torch.Generator().manual_seed(seed))
+    size = PAGES * batch if buffer is None else buffer
+    mixing = MixingBuffer(batch, size, torch.Generator().manual_seed(seed), reader.device)
     return Stream(reader, windows, mixing, tokens=tokens, epochs=epochs, at_once=at_once, ahead=ahead)
 
 
