@@ -5,11 +5,12 @@ product only proposes k + 16 candidates, and those are scored again in full prec
 are always among them (a low-precision product alone gives about a third of all rows a wrong component).
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
@@ -18,6 +19,7 @@ from microtome.core.sparse import gather_dot, gather_dot_ragged, scatter_outer, 
 SPARE = 16  # candidates proposed beyond k
 GROUP = 8  # scores that stand behind one maximum
 BLOCK = 256  # rows of pre-activations held at a time
+SAMPLE = 64  # rows from which the bound of a batch is guessed
 
 
 def largest(scores: Float[Tensor, "rows n"], k: int) -> tuple[Float[Tensor, "rows k"], Int[Tensor, "rows k"]]:
@@ -103,38 +105,44 @@ class Search:
         n = len(self.weights)
         values, places = self._candidates(x, bias, k + SPARE if self.fast else k)
         if self.fast:
-            places = places.sort().values
-            components, starts = places % n, starts_of(places, len(x), n)
-            values = gather_dot_ragged(x, self.weights, starts, components) + bias[components]
-        best = values.topk(len(x) * k, sorted=False).indices
-        order = best[places[best].argsort()]
-        return values[order], places[order]
+            components = places % n
+            values = gather_dot_ragged(x, self.weights, starts_of(places, len(x), n), components) + bias[components]
+        best = values.topk(len(x) * k, sorted=False).indices.sort().values
+        return values[best], places[best]
 
     def _candidates(self, x: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """All scores at or above the (rows x k)-th largest, in the precision of the search, and where.
+        """The rows x k largest scores in the precision of the search, ties and all, and where they stand, rising.
 
-        Of each row a few times k are looked at. Only a row of which all of those are above may hold more, and is
-        searched again for more of them.
+        They are those that reach a bound, which is guessed from some of the rows, and lowered where fewer do.
         """
-        n, wanted = len(self.weights), len(x) * k
-        rows, m = torch.arange(len(x), device=x.device), min(3 * k, n)
-        values, places = x.new_empty(0, dtype=self.dtype), rows[:0]
+        wanted, sample = len(x) * k, x[:: max(1, len(x) // SAMPLE)]
+        scores = torch.cat([scores.flatten() for _, scores in self.scores(sample, bias)])
+        rank = min(len(scores), len(sample) * k * 5 // 4)
         while True:
-            found, components = self._each(x[rows], bias, m)
-            values = torch.cat([values, found.flatten()])
-            places = torch.cat([places, (rows[:, None] * n + components).flatten()])
-            least = values.kthvalue(len(values) - wanted + 1).values
-            crowded = rows[found.amin(1) > least]
-            if m == n or not len(crowded):
-                return values[values >= least], places[values >= least]
-            others = ~torch.isin(places // n, crowded)
-            values, places, rows, m = values[others], places[others], crowded, min(4 * m, n)
+            bound = scores.kthvalue(len(scores) - rank + 1).values.item() if rank < len(scores) else -math.inf
+            values, places = self._reaching(x, bias, bound)
+            if len(values) >= wanted:
+                break
+            rank = min(len(scores), 2 * rank)
+        kept = values >= values.kthvalue(len(values) - wanted + 1).values
+        return values[kept], places[kept]
 
-    def _each(self, x: Tensor, bias: Tensor, m: int) -> tuple[Tensor, Tensor]:
-        """The m largest scores of each row, and their components."""
-        found = [largest(scores, m) for _, scores in self.scores(x, bias)]
-        values, components = (torch.cat(part) for part in zip(*found, strict=True))
-        return values, components
+    def _reaching(self, x: Tensor, bias: Tensor, bound: float) -> tuple[Tensor, Tensor]:
+        """The scores that are not below the bound, and where."""
+        found, n = [], len(self.weights)
+        for block, (_, scores) in enumerate(self.scores(x, bias)):
+            flat = scores.flatten()
+            here = at_least(flat, bound).nonzero()[:, 0]
+            found.append((flat[here], here + block * BLOCK * n))
+        values, places = (torch.cat(part) for part in zip(*found, strict=True))
+        return values, places
+
+
+def at_least(scores: Float[Tensor, "scores"], bound: float) -> Bool[Tensor, "scores"]:
+    """Which are not below the bound; what is not a number is not. Where it can be, by comparing bits."""
+    if scores.dtype == torch.bfloat16 and 0 < bound < math.inf:
+        return scores.view(torch.int16) >= torch.tensor(bound).bfloat16().view(torch.int16).item()
+    return (scores < bound).logical_not_()
 
 
 def starts_of(places: Int[Tensor, "entries"], rows: int, n: int) -> Int[Tensor, "rows_and_one"]:
