@@ -181,7 +181,7 @@ class SparseEngine:
             self.kernels.reload()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"steps": self.steps, "moments": dict(self.moments)}
+        return {"steps": self.steps, "moments": dict(self.moments), "remembered": self.kernels.remembered()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Any set of kernels goes on from any other's. Raises Refusal for the state of another kind of engine."""
@@ -192,6 +192,7 @@ class SparseEngine:
                 kept.copy_(saved)
         self.steps = state["steps"]
         self.kernels.reload()
+        self.kernels.remember(state["remembered"])
 
 
 @torch.no_grad()

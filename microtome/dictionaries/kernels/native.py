@@ -255,6 +255,15 @@ class NativeKernels(Kernels):
     def reload(self) -> None:
         self.search.reload(self.weights.W_enc)
 
+    def remembered(self) -> list[int]:
+        return [self.encoded, int(self.searching == "int8")]
+
+    def remember(self, numbers: list[int]) -> None:
+        """Other kernels remember nothing; then recall is measured on the next batch."""
+        self.encoded, in_bytes = numbers or (0, 1)
+        if not in_bytes and self.searching == "int8":
+            self.search = self._product()
+
     def encode(self, x: Float[Tensor, "rows d"]) -> Active:
         x = _plain(x, torch.float32)
         if self.searching == "int8" and self.encoded % RECHECKED == 0:

@@ -90,3 +90,10 @@ class Kernels(ABC):
 
     def reload(self) -> None:  # noqa: B027  (most keep no copies)
         """Take notice of weights that were changed from outside (loaded, resampled)."""
+
+    def remembered(self) -> list[int]:
+        """What decides later steps beside weights and moments: nothing, but where a search adapts to what it meets."""
+        return []
+
+    def remember(self, numbers: list[int]) -> None:  # noqa: B027  (most have nothing to remember)
+        """Go on from what was `remembered`, by these kernels or by others."""

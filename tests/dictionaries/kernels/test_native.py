@@ -187,6 +187,19 @@ def test_recall_is_measured_again(learned: tuple[Tensor, Weights], monkeypatch: 
     assert kernels.searching == "bf16"
 
 
+@needs_bytes
+def test_kernels_that_remember_go_on_as_they_would_have(learned: tuple[Tensor, Weights]) -> None:
+    """When recall is measured next, and that bytes were given up, belong to a state that is resumed."""
+    x, weights = learned
+    kernels, other = NativeKernels(weights, 16), NativeKernels(weights, 16)
+    kernels.encode(outlying(x))
+    other.remember(kernels.remembered())
+    assert (other.searching, other.encoded) == ("bf16", 1)
+    other = NativeKernels(weights, 16)
+    other.remember([])
+    assert (other.searching, other.encoded) == ("int8", 0)
+
+
 # ---- compare ----
 
 
