@@ -70,13 +70,16 @@ recon = coder.decode(codes, x)
 """,
 }
 AROUND = """
-import sys, torch
+import pathlib, sys, torch, traceback
 from safetensors.torch import load_file, save_file
-folder, place = sys.argv[1:]
-x = load_file(place + "/x.safetensors")["x"]
-with torch.no_grad():
-    {body}
-save_file({{"codes": codes.float().contiguous(), "recon": recon.float().contiguous()}}, place + "/there.safetensors")
+for place in sorted(pathlib.Path(sys.argv[1]).iterdir()):
+    folder, x = str(place / "written"), load_file(place / "x.safetensors")["x"]
+    try:
+        with torch.no_grad():
+            {body}
+        save_file(dict(codes=codes.float().contiguous(), recon=recon.float().contiguous()), place / "there.safetensors")
+    except Exception as error:
+        (place / "error.txt").write_text(type(error).__name__ + ": " + " ".join(str(error).split()))
 """
 
 
@@ -136,16 +139,29 @@ CASES: dict[str, list[Case]] = {
 }  # fmt: skip
 
 
-def compare(python: str, owner: str, case: Case, place: Path) -> float:
-    """How far the owner's numbers are from ours, relative. Raises CalledProcessError where theirs fails."""
+def compare(python: str, owner: str, root: Path) -> dict[str, float | str]:
+    """How far the owner's numbers are from ours in each case, relative; or what the library raised."""
+    made = {case.name: written(case, owner, root / case.name) for case in CASES[owner]}
+    body = ("\n" + " " * 12).join(OWNERS[owner].strip().splitlines())
+    done = subprocess.run([python, "-c", AROUND.format(body=body), str(root)], capture_output=True, text=True)
+    if done.returncode:
+        return dict.fromkeys(made, done.stderr.strip().splitlines()[-1])
+    return {name: difference(dictionary, root / name) for name, dictionary in made.items()}
+
+
+def written(case: Case, owner: str, place: Path) -> Dictionary:
+    """The dictionary, after it and the rows to try it on were put into a folder."""
     torch.manual_seed(0)
-    made, x, folder = case.make(), sample(), place / "written"
-    write(made, folder, owner)
-    save_file({"x": x}, place / "x.safetensors")
-    body = "\n    ".join(OWNERS[owner].strip().splitlines())
-    script = AROUND.format(body=body)
-    subprocess.run([python, "-c", script, str(folder), str(place)], check=True, capture_output=True, text=True)
-    there = load_file(place / "there.safetensors")
+    made = case.make()
+    write(made, place / "written", owner)
+    save_file({"x": sample()}, place / "x.safetensors")
+    return made
+
+
+def difference(made: Dictionary, place: Path) -> float | str:
+    if (place / "error.txt").exists():
+        return (place / "error.txt").read_text()
+    there, x = load_file(place / "there.safetensors"), sample()
     codes, units = made.encode(x).dense(), getattr(made, "normalisation", None)
     if isinstance(units, OfToken):  # our codes carry the token's scale
         codes = codes / units.scale(x)
@@ -162,15 +178,12 @@ def main() -> int:
         parser.error("give at least one library's interpreter")
     failed = 0
     for owner, python in pythons.items():
-        for case in CASES[owner]:
-            with tempfile.TemporaryDirectory() as place:
-                try:
-                    error = compare(python, owner, case, Path(place))
-                    said, ok = f"{error:.1e}", error <= NEAR
-                except subprocess.CalledProcessError as stopped:
-                    said, ok = stopped.stderr.strip().splitlines()[-1], False
-            failed += not ok
-            print(f"{owner:20} {case.name:20} {'ok' if ok else 'DIFFERS'}  {said}", flush=True)
+        with tempfile.TemporaryDirectory() as place:
+            for name, found in compare(python, owner, Path(place)).items():
+                ok = isinstance(found, float) and found <= NEAR
+                failed += not ok
+                said = f"{found:.1e}" if isinstance(found, float) else found
+                print(f"{owner:20} {name:20} {'ok' if ok else 'DIFFERS':8} {said}", flush=True)
     return 1 if failed else 0
 
 

@@ -10,7 +10,7 @@ from microtome.core.component import Dictionary
 from microtome.core.errors import Refusal
 from microtome.dictionaries.formats.format import SiteUnknown
 from microtome.dictionaries.formats.registry import find_all, format_named, write
-from microtome.dictionaries.formats.self_check import Found
+from microtome.dictionaries.formats.self_check import Found, width_read
 
 SAME = 1e-5  # relative: within so much of what was read must what was written be, on a typical row
 ROWS = 32
@@ -113,15 +113,11 @@ def sites(dictionary: Dictionary) -> tuple[str, ...]:
 @torch.no_grad()
 def differences(before: Dictionary, after: Dictionary, seed: int) -> Tensor:
     """|a - b| / |a| for random rows, of codes and of reconstructions, whichever is larger."""
-    d_in = before.directions().read.shape[-1]
     lead = () if len(before.reads) == 1 else (len(before.reads),)
-    x = torch.randn(*lead, ROWS, d_in, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    x = torch.randn(*lead, ROWS, width_read(before), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     before, after = before.double(), after.double()
-    found = [
-        (apart(before.encode(x).dense(), after.encode(x).dense())),
-        (apart(before.reconstruct(x), after.reconstruct(x))),
-    ]
-    return torch.maximum(*found)
+    codes = apart(before.encode(x).dense(), after.encode(x).dense())
+    return torch.maximum(codes, apart(before.reconstruct(x), after.reconstruct(x)))
 
 
 def apart(a: Tensor, b: Tensor) -> Tensor:

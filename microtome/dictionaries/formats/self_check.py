@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import singledispatch
 
 import torch
 from jaxtyping import Float
@@ -11,6 +12,8 @@ from torch import Tensor
 from microtome.core.component import Dictionary
 from microtome.core.errors import NotFinite
 from microtome.core.rows import Rows
+from microtome.dictionaries.coder import LinearCoder
+from microtome.dictionaries.cross_layer import CrossLayerTranscoder
 from microtome.dictionaries.sae import SAE
 
 CLEARLY = 0.05  # of explained variance: by so much must the other convention be better to be worth a warning
@@ -88,8 +91,7 @@ def kind_of(dictionary: Dictionary) -> str:
 
 
 def size_doubts(dictionary: Dictionary, claims: Mapping[str, int | float]) -> list[str]:
-    read = dictionary.directions().read
-    real = {"width": len(dictionary), "d_in": read.shape[-1]}
+    real = {"width": len(dictionary), "d_in": width_read(dictionary)}
     return [
         f"the metadata says {name} {claims[name]:g}, and the weights have {size}"
         for name, size in real.items()
@@ -99,20 +101,52 @@ def size_doubts(dictionary: Dictionary, claims: Mapping[str, int | float]) -> li
 
 def row_doubts(dictionary: Dictionary) -> list[str]:
     """Components that write nothing, and components that write the same as another."""
-    write = dictionary.directions().write.detach()[..., 0, :]
-    if write.ndim == 3:  # several sites, side by side
-        write = write.transpose(0, 1).flatten(1)
-    silent = write.norm(dim=1) == 0
-    found = [f"{int(silent.sum())} components write nothing"] if bool(silent.any()) else []
-    twice = duplicates(write[~silent])
+    silent = twice = 0
+    for rows in rows_written(dictionary):
+        empty = rows.norm(dim=1) == 0
+        silent, twice = silent + int(empty.sum()), twice + duplicates(rows[~empty])
+    found = [f"{silent} components write nothing"] if silent else []
     return [*found, f"{twice} components write exactly what another one writes"] if twice else found
 
 
+@singledispatch
+def rows_written(dictionary: Dictionary) -> list[Float[Tensor, "n d"]]:
+    """What each component writes, its sites side by side; in groups that write at different sites."""
+    write = dictionary.directions().write.detach().flatten(-2)
+    return [write if write.ndim == 2 else write.transpose(0, 1).flatten(1)]
+
+
+@rows_written.register
+def _(dictionary: LinearCoder) -> list[Float[Tensor, "n d"]]:
+    return [dictionary.W_dec.detach()]
+
+
+@rows_written.register
+def _(dictionary: CrossLayerTranscoder) -> list[Float[Tensor, "n d"]]:
+    return [rows.detach() for rows in dictionary.W_dec]
+
+
+@singledispatch
+def width_read(dictionary: Dictionary) -> int:
+    """The width of each site that is read."""
+    return dictionary.directions().read.shape[-1]
+
+
+@width_read.register
+def _(dictionary: LinearCoder) -> int:
+    return dictionary.W_enc.shape[1] // len(dictionary.reads)
+
+
+@width_read.register
+def _(dictionary: CrossLayerTranscoder) -> int:
+    return dictionary.d
+
+
 def duplicates(rows: Float[Tensor, "n d"]) -> int:
-    """How many rows equal an earlier one: equal rows have equal products with any one vector, so they sort together."""
+    """How many rows equal an earlier one: equal rows have equal weighted sums, so they sort together."""
     if len(rows) < 2:
         return 0
-    mixed = rows.double() @ torch.linspace(1, 2, rows.shape[1], dtype=torch.float64, device=rows.device).sqrt()
+    mixed = (rows * torch.linspace(1, 2, rows.shape[1], dtype=rows.dtype, device=rows.device).sqrt()).sum(1)
     order = mixed.argsort()
     near = (mixed[order][1:] == mixed[order][:-1]).nonzero()[:, 0]
     return int((rows[order[near]] == rows[order[near + 1]]).all(1).sum())
