@@ -45,7 +45,8 @@ class TritonKernels(Kernels):
         from microtome.dictionaries.kernels import triton_select
 
         weight, bias = self.weights.W_enc, self.weights.b_enc
-        values, indices = triton_select.largest(x.contiguous(), weight, self.searched, bias, self.k, self.tiles)
+        with torch.cuda.device_of(x):
+            values, indices = triton_select.largest(x.contiguous(), weight, self.searched, bias, self.k, self.tiles)
         return Active(torch.relu(values), indices)
 
     def encode_batch(self, x: Float[Tensor, "rows d"]) -> tuple[Active, Float[Tensor, ""]]:
@@ -56,13 +57,15 @@ class TritonKernels(Kernels):
         from microtome.dictionaries.kernels import triton_select
 
         weight, bias = self.weights.W_enc, self.weights.b_enc
-        found = triton_select.largest_of_batch(x.contiguous(), weight, self.searched, bias, self.k, self.tiles)
+        with torch.cuda.device_of(x):
+            found = triton_select.largest_of_batch(x.contiguous(), weight, self.searched, bias, self.k, self.tiles)
         return Active(found.values, found.indices), found.least
 
     def compare(self, target: Float[Tensor, "rows d"], active: Active) -> Compared:
         from microtome.dictionaries.kernels import triton_sparse
 
-        return triton_sparse.compare(target.contiguous(), together(active), self.weights.W_dec)
+        with torch.cuda.device_of(target):
+            return triton_sparse.compare(target.contiguous(), together(active), self.weights.W_dec)
 
     def update(
         self,
@@ -78,9 +81,10 @@ class TritonKernels(Kernels):
 
         entries = triton_sparse.by_latent(active, gradients, len(self.weights.W_enc))
         some = extra and Extra(*(part.contiguous() for part in extra))
-        return triton_sparse.update(
-            self.weights, self.moments, self.searched, x.contiguous(), error.contiguous(), entries, some, rate
-        )
+        with torch.cuda.device_of(x):  # Triton starts programs on the current device
+            return triton_sparse.update(
+                self.weights, self.moments, self.searched, x.contiguous(), error.contiguous(), entries, some, rate
+            )
 
     def reload(self) -> None:
         self.searched.copy_(self.weights.W_enc.detach().to(torch.bfloat16))
