@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -155,6 +155,19 @@ def test_a_wheel_without_a_compiler_is_for_all(project: Path, tmp_path: Path) ->
     assert wheel.name.endswith("-py3-none-any.whl")
     assert not [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".so")]
     assert "No C library for the sparse step" in said and "PyTorch makes it, more slowly" in said
+
+
+@on_linux
+@needs_gcc
+@needs_hatchling
+def test_an_editable_install_has_the_library_where_its_sources_are(project: Path) -> None:
+    spec = spec_from_file_location("hatch_build", project / "hatch_build.py")
+    hook = module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    described = {"artifacts": []}
+    hook.PackageHook(str(project), {}, None, None, str(project), "wheel").initialize("editable", described)
+    assert library(project / KERNELS / "native").is_file()
+    assert described == {"artifacts": []}, "nothing is packed, so nothing depends on the platform"
 
 
 @needs_hatchling
