@@ -38,10 +38,13 @@ HEAVY = {
     "cyclopts": {"cli"},
     "rich": {"cli"},
     "pydantic": {"store/records.py", "browser", "cli"},
-    "sqlite3": {"store/notes.py", "browser"},
+    "sqlite3": {"store/notes.py", "store/journal.py", "browser"},
     "safetensors": {"store", "explain/catalog.py", "browser", "dictionaries/formats/tensor_files.py"},
     "yaml": {"dictionaries/formats/tensor_files.py"},
     "IPython": {"notebook"},
+    "tensorboard": {"store/journal_tensorboard.py"},
+    "wandb": {"store/journal_wandb.py"},
+    "trackio": {"store/journal_trackio.py"},
     "triton": {"dictionaries/kernels/triton_select.py", "dictionaries/kernels/triton_sparse.py"},
 }
 CORE_IMPORTS = {"torch", "numpy", "einops", "jaxtyping"}

@@ -31,6 +31,7 @@ COMMANDS = {
     "browse": "Look at the runs of a folder in a browser on this machine.",
     "check": "Prove on a model what each of its named sites means.",
     "convert": "Write a dictionary in another format, read it back and compare.",
+    "plan": "Estimate the hours, the disk and the memory of a harvest and its training, before they are begun.",
     "bench": "Time the product's own steps beside the floor that nothing could beat here.",
 }
 for command, words in COMMANDS.items():
