@@ -19,9 +19,12 @@ INLINE int64_t panel_size(int64_t d) {
     return quads(d) * PANEL * 4;
 }
 
-// Sixteen floats in units of 1 / `scale`, as signed integers.
+// Sixteen floats in units of 1 / `scale`, as whole numbers from -127 to 127. Not-a-number becomes some number, for the
+// scores that are made again to show.
 INLINE __m512i rounded(__mmask16 mask, const float *from, float scale) {
-    return _mm512_cvtps_epi32(_mm512_mul_ps(load(mask, from), _mm512_set1_ps(scale)));
+    __m512 steps = _mm512_mul_ps(load(mask, from), _mm512_set1_ps(scale));
+    steps = _mm512_max_ps(_mm512_min_ps(steps, _mm512_set1_ps(127)), _mm512_set1_ps(-127));
+    return _mm512_cvtps_epi32(steps);
 }
 
 // Row j of the weights into its panel; the scale is what a step of one means.
