@@ -33,6 +33,7 @@ COMMANDS = {
     "convert": "Write a dictionary in another format, read it back and compare.",
     "plan": "Estimate the hours, the disk and the memory of a harvest and its training, before they are begun.",
     "bench": "Time the product's own steps beside the floor that nothing could beat here.",
+    "study": "Do a published result again, and say of each claim whether it holds here.",
 }
 for command, words in COMMANDS.items():
     app.command(f"microtome.cli.{command}:{command}", name=command, help=words)

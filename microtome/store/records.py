@@ -1,7 +1,8 @@
 """The JSON that runs are made of, as pydantic models: each file names its schema and is refused if it has another.
 
 A run folder holds run.json (what was asked, how far it came), summary.json (the figures), training.jsonl (one line per
-logged step), dictionary/ and catalog/. check.json is what `microtome check` found on a model.
+logged step), dictionary/ and catalog/. check.json is what `microtome check` found on a model, result.json what a study
+claims and found.
 """
 
 from pathlib import Path
@@ -112,3 +113,37 @@ class Checked(Record[Literal["microtome/check/1"]]):
     ok: bool
     sites: list[CheckedSite]
     lacking: dict[str, str]
+
+
+class Claim(BaseModel):
+    """One thing that a study claims, and what it found.
+
+    `expected` is a number, from which `found` may differ by `tolerance`, or a bound in words, such as "at most 0.05",
+    with tolerance 0. `found` is None where no finite number came out, and then the claim fails. `source` says where
+    the expectation is from.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    expected: float | str
+    tolerance: float
+    found: float | None
+    ok: bool
+    source: str
+
+
+class Result(Record[Literal["microtome/result/1"]]):
+    """result.json: the claims of a study, each with what was expected and what was found."""
+
+    file: ClassVar[str] = "result.json"
+    schema_name: Literal["microtome/result/1"] = Field(default="microtome/result/1", alias="schema")
+    study: str
+    paper: str
+    seconds: float
+    claims: list[Claim]
+    arguments: dict
+    version: str
+
+    @property
+    def ok(self) -> bool:
+        return all(claim.ok for claim in self.claims)
