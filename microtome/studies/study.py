@@ -22,6 +22,8 @@ from microtome.store.whole import whole
 from microtome.studies.page import Piece, page
 
 STUDIES = {  # each module holds its study as STUDY
+    "architectures": "microtome.studies.architectures",
+    "ground_truth": "microtome.studies.ground_truth",
     "scaling": "microtome.studies.scaling",
 }
 
