@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from microtome.core.codes import Codes, DenseCodes, RaggedCodes, TopCodes
 from microtome.core.errors import Refusal
-from microtome.dictionaries.selection import top_linear
+from microtome.dictionaries.selection import batch_top, top_linear
 
 
 class Pre:
@@ -34,6 +34,10 @@ class Pre:
         """The k largest of each row and where they stand, without making the rest."""
         return top_linear(self.x.reshape(-1, self.x.shape[-1]), self.weight, self.bias, k)
 
+    def largest_of_all(self, k: int) -> tuple[Float[Tensor, "entries"], Int[Tensor, "entries"]]:
+        """The rows x k largest of all rows together, and their places, row * n + component, in rising order."""
+        return batch_top(self.x.reshape(-1, self.x.shape[-1]), self.weight, self.bias, k)
+
 
 class Activation(nn.Module, ABC):
     """From pre-activations to codes."""
@@ -42,10 +46,10 @@ class Activation(nn.Module, ABC):
     def forward(self, pre: Pre) -> Codes:
         """The codes of these pre-activations."""
 
-    def constrain(self) -> None:  # noqa: B027  (most have none)
+    def constrain(self) -> None:
         """Put parameters of its own back where they must be."""
 
-    def calibrate(self, pre: Pre) -> None:  # noqa: B027  (most have nothing to set)
+    def calibrate(self, pre: Pre) -> None:
         """Set by these pre-activations what training only estimates."""
 
     def settings(self) -> dict:
@@ -123,15 +127,15 @@ class BatchTopK(Activation):
         if not self.training:
             return ragged(pre.values, pre.values > self.threshold)
         refuse_more_than_there_are(self.k, pre)
-        values = torch.relu(pre.values)
-        least = smallest_kept(values.detach().reshape(-1, values.shape[-1]), self.k)
-        self._remember(least)
-        return ragged(values, (values >= least) & (values > 0))
+        values, places = pre.largest_of_all(self.k)
+        rows, components = places // len(pre.bias), places % len(pre.bias)
+        offsets = torch.searchsorted(rows, torch.arange(pre.lead.numel() + 1, device=rows.device))
+        self._remember(torch.relu(values.detach()).min())
+        return RaggedCodes(torch.relu(values), components, offsets, pre.lead, len(pre.bias))
 
     def calibrate(self, pre: Pre) -> None:
         """Set the threshold so that k are active on the mean token of these."""
-        scores = torch.relu(pre.values.detach())
-        least = smallest_kept(scores.reshape(-1, scores.shape[-1]), self.k)
+        least = torch.relu(pre.largest_of_all(self.k)[0].detach()).min()
         self.threshold.copy_(torch.nextafter(least, torch.zeros_like(least)))  # that one is active too
 
     def _remember(self, least: Float[Tensor, ""]) -> None:
@@ -140,17 +144,6 @@ class BatchTopK(Activation):
 
     def settings(self) -> dict:
         return {"k": self.k, "memory": self.memory}
-
-
-def smallest_kept(scores: Float[Tensor, "rows n"], k: int) -> Float[Tensor, ""]:
-    """The smallest of the rows x k largest scores of all rows together."""
-    wanted, m = len(scores) * k, min(4 * k, scores.shape[1])
-    while True:
-        best = scores.topk(m, 1, sorted=False).values
-        least = best.flatten().kthvalue(best.numel() - wanted + 1).values
-        if m == scores.shape[1] or not (best.amin(1) > least).any():
-            return least
-        m = min(4 * m, scores.shape[1])  # some row keeps all its candidates, and may hold more
 
 
 class _Jump(torch.autograd.Function):
