@@ -7,7 +7,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 PAGE := $(shell find web -type f -not -path 'web/node_modules/*' 2>/dev/null)
-INSTALLED_FROM := pyproject.toml constraints.txt hatch_build.py $(PAGE)
+NATIVE := $(wildcard microtome/dictionaries/kernels/native/*.[ch])
+INSTALLED_FROM := pyproject.toml constraints.txt hatch_build.py $(NATIVE) $(PAGE)
 RUN := runs/specimen
 
 .PHONY: help demo install test test-slow check-python check-style chromium bench format clean
