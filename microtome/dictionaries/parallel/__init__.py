@@ -1,0 +1,1 @@
+"""Many processes fit one dictionary, or each its own from one stream."""
