@@ -8,11 +8,12 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 from itertools import cycle
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from microtome.cli.timing import Timing, compared
 from microtome.core.errors import Refusal
@@ -21,8 +22,8 @@ from microtome.core.fit import Objective as AnyObjective
 from microtome.core.site import Site
 from microtome.data.synthetic import Synthetic, power_law
 from microtome.dictionaries.activation_functions import TopK
-from microtome.dictionaries.kernels.engine import SparseEngine, available, task_of
-from microtome.dictionaries.objectives import AuxK, Reconstruction
+from microtome.dictionaries.kernels.engine import Make, SparseEngine, available, task_of
+from microtome.dictionaries.objectives import AuxK, Objective, Reconstruction
 from microtome.dictionaries.sae import SAE
 from microtome.dictionaries.selection import batch_top, fast_bfloat16
 
@@ -77,35 +78,39 @@ def row(point: Point) -> Timing:
 
 def training(point: Point, batches: list[Float[Tensor, "batch d_in"]]) -> Timing:
     """One training step, beside the encoder's product alone in the precision of the search."""
-    learning = learner(point)
-    used = point.row == list(available(learning.learned.W_enc))[-1]
+    sae, objective = learner(point)
+    ways = available(sae.W_enc)
+    used = point.row == list(ways)[-1]
+    learning = fit(sae, [], objective, engine=None if used else partial(engine_of, ways.get(point.row)))
     dtype = torch.bfloat16 if fast_bfloat16(batches[0].device) else torch.float32
-    low, weights = batches[0].to(dtype), learning.learned.W_enc.detach().to(dtype)
-    floor = f"encoder product, {str(dtype).removeprefix('torch.')}"
+    low, weights = batches[0].to(dtype), sae.W_enc.detach().to(dtype)
+    room = low.new_empty(point.batch, point.width)  # no page of it is there before the floor is taken
     turn = cycle(batches)
+    floor = f"encoder product, {str(dtype).removeprefix('torch.')}"
     found = compared(
-        f"sae step, {point.row}", lambda: learning.step(next(turn)), floor, lambda: low @ weights.T,
-        point.batch, point.repeats,
+        f"sae step, {point.row}", lambda: learning.step(next(turn)), floor,
+        lambda: torch.mm(low, weights.T, out=room), point.batch, point.repeats,
     )  # fmt: skip
     return found.model_copy(update={"used": used})
 
 
-def learner(point: Point) -> fit:
-    """A fit whose steps are made in the row's way; without a word about it where that is what `fit` does anyway."""
-    generator = torch.Generator().manual_seed(0)
-    sae = SAE(Site("bench", "batch d"), point.d_in, point.width, TopK(point.k), generator=generator)
+def learner(point: Point) -> tuple[SAE, Objective]:
+    """What learns, and what from."""
+    sae = SAE(
+        Site("bench", "batch d"), point.d_in, point.width, TopK(point.k), generator=torch.Generator().manual_seed(0)
+    )
     aux = AuxK(point.width)
     kill(sae, aux, point.dead)
-    ways = available(sae.W_enc)
-    if point.row == list(ways)[-1]:
-        return fit(sae, [], Reconstruction() + aux)
+    return sae, Reconstruction() + aux
 
-    def made(sae: SAE, objective: AnyObjective, adam: Adam) -> Engine:
-        task = task_of(objective)
-        assert task is not None
-        return SparseEngine(sae, task, adam, ways[point.row])
 
-    return fit(sae, [], Reconstruction() + aux, engine=Autograd if point.row == AUTOGRAD else made)
+def engine_of(make: Make | None, learned: nn.Module, objective: AnyObjective, adam: Adam) -> Engine:
+    """The engine over one set of kernels, or autograd where there is none."""
+    if make is None:
+        return Autograd(learned, objective, adam)
+    task = task_of(objective)
+    assert task is not None and isinstance(learned, SAE)
+    return SparseEngine(learned, task, adam, make)
 
 
 @torch.no_grad()
@@ -122,10 +127,10 @@ def selection(point: Point, x: Float[Tensor, "batch d_in"]) -> Timing:
     weights = torch.nn.functional.normalize(torch.randn(point.width, point.d_in, generator=generator), dim=1)
     bias, dtype = torch.zeros(point.width), torch.bfloat16 if fast_bfloat16(x.device) else torch.float32
     low, searched = x.to(dtype), weights.to(dtype)
-    made = x @ weights.T
+    scores = cache(lambda: x @ weights.T)  # only made once the peak is taken
     return compared(
         SELECTION, lambda: batch_top(x, weights, bias, point.k), "flattened top-k, float32",
-        lambda: made.flatten().topk(point.batch * point.k, sorted=False), point.batch, point.repeats,
+        lambda: scores().flatten().topk(point.batch * point.k, sorted=False), point.batch, point.repeats,
         lambda: low @ searched.T,
     )  # fmt: skip
 
