@@ -25,30 +25,47 @@ from microtome.core.edit import (
 )
 from microtome.core.effects import Effects, effects
 from microtome.core.errors import Refusal
+from microtome.core.evaluated import evaluated
 from microtome.core.fit import fit
 from microtome.core.gradients import gradients
 from microtome.core.inputs import Arrays, Tokens
 from microtome.core.measure import Measure, activity, cross_entropy, kl, log_probability, logit_diff
+from microtome.core.rows import Rows
 from microtome.core.site import Site
+from microtome.core.together import together
 from microtome.core.trace import Trace
 
 if typing.TYPE_CHECKING:
     from microtome.cli.browse import browse
     from microtome.cli.check import check
+    from microtome.cli.convert import convert
     from microtome.cli.dissect import dissect
+    from microtome.cli.plan import plan
+    from microtome.cli.study import study
+    from microtome.dictionaries.files import save_dictionary
+    from microtome.dictionaries.formats.registry import load_any
     from microtome.explain.catalog import catalog
     from microtome.models.load import load
     from microtome.notebook import show
     from microtome.store.harvest import harvest
+    from microtome.store.resuming import resumable
+    from microtome.store.stream import stream
 
 LATER = {  # loaded when first asked for: they bring transformers, FastAPI and the rest with them
     "browse": "microtome.cli.browse",
     "catalog": "microtome.explain.catalog",
     "check": "microtome.cli.check",
+    "convert": "microtome.cli.convert",
     "dissect": "microtome.cli.dissect",
     "harvest": "microtome.store.harvest",
     "load": "microtome.models.load",
+    "load_any": "microtome.dictionaries.formats.registry",
+    "plan": "microtome.cli.plan",
+    "resumable": "microtome.store.resuming",
+    "save_dictionary": "microtome.dictionaries.files",
     "show": "microtome.notebook",
+    "stream": "microtome.store.stream",
+    "study": "microtome.cli.study",
 }
 
 __all__ = [
@@ -62,6 +79,7 @@ __all__ = [
     "Measure",
     "RaggedCodes",
     "Refusal",
+    "Rows",
     "Site",
     "Tokens",
     "TopCodes",
@@ -73,9 +91,11 @@ __all__ = [
     "catalog",
     "check",
     "clamp",
+    "convert",
     "cross_entropy",
     "dissect",
     "effects",
+    "evaluated",
     "fill",
     "fit",
     "function",
@@ -83,14 +103,21 @@ __all__ = [
     "harvest",
     "kl",
     "load",
+    "load_any",
     "log_probability",
     "logit_diff",
     "masked",
     "patch",
+    "plan",
     "project_out",
+    "resumable",
+    "save_dictionary",
     "scale",
     "show",
     "splice",
+    "stream",
+    "study",
+    "together",
     "zero",
 ]
 

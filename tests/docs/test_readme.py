@@ -7,6 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", "CONTRIBUTING.md", "docs/index.md", "docs/commands.md", "docs/architecture.md"]
+PAGES += ["docs/formats.md", "docs/training.md", "docs/scale.md", "docs/studies.md"]
 
 
 def test_the_first_ten_lines_of_python_run(capsys) -> None:
