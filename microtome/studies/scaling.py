@@ -41,6 +41,7 @@ RECALLED = JointLaw(a=-0.50, b_k=0.26, b_n=-0.017, g=-0.042, z=-1.32, e=-0.085) 
 SAMPLE = 50_000  # rows from which units are taken
 RATE, RATE_WIDTH, RATE_MOST = 6e-3, 1024, 1.2e-2  # Adam's at this width; falls as its inverse root, as in the paper
 REVIVE_AFTER = 250_000  # tokens
+SPARSE = 8  # latents for each active one, at least: the law is of codes that are sparse
 
 
 class Trial(NamedTuple):
@@ -63,7 +64,7 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Grid:
-    """All widths with all k on all the tokens; at the middle k also on these parts of them."""
+    """All widths with every k that is sparse there, on all the tokens; at the middle k also on parts of them."""
 
     widths: tuple[int, ...]
     ks: tuple[int, ...]
@@ -78,12 +79,17 @@ class Grid:
     def middle(self) -> int:
         return self.ks[len(self.ks) // 2]
 
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        """Widths with their k."""
+        return [(n, k) for n, k in product(self.widths, self.ks) if n >= SPARSE * k]
+
     def trials(self, seed: int, tokens: int) -> list[Trial]:
         """Every dictionary, on a stream that holds so many tokens."""
         most = tokens // self.batch * self.batch * self.epochs
-        whole = [Trial(n, k, most, seed + s) for n, k, s in product(self.widths, self.ks, range(self.seeds))]
+        whole = [Trial(n, k, most, seed + s) for (n, k), s in product(self.places, range(self.seeds))]
         some = [int(most * part) // self.batch * self.batch for part in self.parts]
-        return whole + [Trial(n, self.middle, t, seed) for n, t in product(self.widths, some)]
+        return whole + [Trial(n, k, t, seed) for (n, k), t in product(self.places, some) if k == self.middle]
 
     def held_back(self, width: int, k: int) -> bool:
         """Whether points here are predicted and not fitted: one in five, spread over widths and sparsities."""
@@ -306,7 +312,7 @@ def pieces(found: Sequence[Outcome], fits: Fitted, grid: Grid) -> tuple[Piece, .
         Heading("Latents and sparsity"),
         Sentence(
             "Full points were fitted, hollow ones held out. Lines are the law, dashed lines its irreducible part: what "
-            "no number of latents removes at that sparsity."
+            f"no number of latents removes at that sparsity. There are at least {SPARSE} latents for each active one."
         ),
         Chart("Loss by latents, for each k", "latents", "share of variance unexplained", by_latents(fits, grid)),
         constants(fits),
@@ -328,9 +334,10 @@ def pieces(found: Sequence[Outcome], fits: Fitted, grid: Grid) -> tuple[Piece, .
 
 
 def by_latents(fits: Fitted, grid: Grid) -> list[Series]:
-    drawn, low, high = [], math.log(min(grid.widths)), math.log(max(grid.widths))
-    n = torch.linspace(low, high, 40, dtype=torch.float64).exp()
+    drawn = []
     for i, k in enumerate(grid.ks):
+        here = [math.log(width) for width, sparsity in grid.places if sparsity == k]
+        n = torch.linspace(min(here), max(here), 40, dtype=torch.float64).exp()
         active = torch.full_like(n, k)
         drawn += [
             Series(f"k {k}", n.tolist(), fits.law.loss(n, active).tolist(), i),
@@ -349,7 +356,7 @@ def columns(found: Iterable[Outcome]) -> tuple[list[float], list[float]]:
 
 def by_tokens(found: Sequence[Outcome], grid: Grid) -> list[Series]:
     drawn = []
-    for i, n in enumerate(grid.widths):
+    for i, n in enumerate(n for n, k in grid.places if k == grid.middle):
         here = sorted((o.trial.tokens, o.loss) for o in found if (o.trial.width, o.trial.k) == (n, grid.middle))
         x, y = [float(tokens) for tokens, _ in here], [loss for _, loss in here]
         drawn += [Series(f"{n} latents", x, y, i), Series("", x, y, i, "points")]
