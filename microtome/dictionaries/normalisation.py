@@ -24,17 +24,17 @@ class Normalisation(nn.Module, ABC):
     def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
         """The input in the dictionary's units."""
 
-    @abstractmethod
     def undo(self, y: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
         """Back into the units of the site, as far as that is the same for every token."""
+        return y
 
-    @abstractmethod
     def reading(self, directions: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """What is read at the site by someone who reads these directions after normalisation."""
+        return directions
 
-    @abstractmethod
     def writing(self, directions: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """What is written at the site by someone who writes these directions before it is undone."""
+        return directions
 
 
 class Fixed(Normalisation, ABC):
@@ -55,30 +55,12 @@ class OfToken(Normalisation, ABC):
     def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
         return (x - self.offset(x)) / self.scale(x)
 
-    def undo(self, y: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
-        return y
-
-    def reading(self, directions: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        return directions
-
-    def writing(self, directions: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        return directions
-
 
 class Unchanged(Fixed):
     """x' = x"""
 
     def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
         return x
-
-    def undo(self, y: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
-        return y
-
-    def reading(self, directions: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        return directions
-
-    def writing(self, directions: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        return directions
 
 
 class UnitMeanSquare(Fixed):
