@@ -20,11 +20,23 @@ FLOORS = {  # what each package may import of the others
     "models": {"core"},
     "dictionaries": {"core", "store"},
     "evals": {"core", "data", "store"},
+    "circuits": {"core", "data", "store"},
     "explain": {"core", "data", "store"},
     "browser": {"core", "store"},
     "notebook": {"core", "data", "store"},
-    "studies": {"core", "data", "store", "models", "dictionaries", "evals", "explain", "browser", "notebook"},
-    "cli": {"core", "data", "store", "models", "dictionaries", "evals", "explain", "browser", "studies"},
+    "studies": {
+        "core",
+        "data",
+        "store",
+        "models",
+        "dictionaries",
+        "circuits",
+        "evals",
+        "explain",
+        "browser",
+        "notebook",
+    },
+    "cli": {"core", "data", "store", "models", "dictionaries", "circuits", "evals", "explain", "browser", "studies"},
 }
 FACE = {"core", "notebook"}  # what `import microtome` itself may import; the rest comes when it is asked for
 EXCEPTIONS: dict[tuple[str, str], str] = {}  # (file, package): the reason

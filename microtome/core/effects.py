@@ -1,6 +1,8 @@
 """How far each edit moves a measure: patching, ablation, steering sweeps are all this one loop.
 
 Many edits share a forward pass: the batch is repeated once for each of them, and each edit is confined to its own rows.
+A pass begins at the first block that its edits change, from the stream of the run without them, and logits are made
+only where they are measured.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +17,8 @@ from microtome.core.edit import Edit
 from microtome.core.errors import Refusal
 from microtome.core.inputs import At, Inputs
 from microtome.core.measure import Measure
-from microtome.core.model import Model
+from microtome.core.model import Model, Resumable
+from microtome.core.prefix import last_block, untouched
 from microtome.core.site import as_slice, spell
 
 Cell = tuple[Edit, ...]
@@ -99,7 +102,7 @@ def sort_key(place: At) -> tuple[int, int, str]:
 
 @torch.no_grad()
 def effects(
-    model: Model, inputs: Inputs, edits: Iterable[Edit | Sequence[Edit]], measure: Measure, *, rows: int = 256
+    model: Resumable, inputs: Inputs, edits: Iterable[Edit | Sequence[Edit]], measure: Measure, *, rows: int = 256
 ) -> Effects:
     """How far each edit (or group of edits made together) moves the measure.
 
@@ -108,17 +111,32 @@ def effects(
     cells = [(e,) if isinstance(e, Edit) else tuple(e) for e in edits]
     if not cells:
         raise Refusal("effects needs at least one edit")
-    before = measure(model.run(inputs, read=measure.reads))
+    starts = [start_of(model, cell, measure) for cell in cells]
+    streams = [model.site(f"resid_post.{layer}") for layer in sorted(set(starts) - {-1})]
+    plain = model.resume(inputs, read=[*measure.reads, *streams])
     together = max(1, rows // len(inputs))
-    after = [run_cells(model, inputs, cells[i : i + together], measure) for i in range(0, len(cells), together)]
-    return Effects(cells, before, torch.cat(after), measure.label)
+    after = torch.stack([measure(plain)] * len(cells))
+    for layer in sorted(set(starts)):
+        here = [i for i, start in enumerate(starts) if start == layer]
+        stream = None if layer < 0 else plain[f"resid_post.{layer}"]
+        for some in (here[i : i + together] for i in range(0, len(here), together)):
+            after[some] = run_cells(model, inputs, [cells[i] for i in some], measure, layer, stream)
+    return Effects(cells, measure(plain), after, measure.label)
 
 
-def run_cells(model: Model, inputs: Inputs, cells: list[Cell], measure: Measure) -> Float[Tensor, "cells batch"]:
+def start_of(model: Model, cell: Cell, measure: Measure) -> int:
+    """The last block whose output the cell leaves alone, and the measure does not look behind."""
+    return untouched([*(s for e in cell for s in (e.site, *e.needs)), *measure.reads], last_block(model))
+
+
+def run_cells(
+    model: Resumable, inputs: Inputs, cells: list[Cell], measure: Measure, layer: int, stream: Tensor | None
+) -> Float[Tensor, "cells batch"]:
     size = len(inputs)
     blocks = [slice(i * size, (i + 1) * size) for i in range(len(cells))]
     confined = [e.at(batch=within(e, block)) for cell, block in zip(cells, blocks, strict=True) for e in cell]
-    trace = model.run(inputs.repeat(len(cells)), read=measure.reads, edit=confined)
+    many = None if stream is None else stream.repeat(len(cells), *[1] * (stream.ndim - 1))
+    trace = model.resume(inputs.repeat(len(cells)), layer, many, read=measure.reads, edit=confined)
     return torch.stack([measure(trace.rows(block)) for block in blocks])
 
 

@@ -63,13 +63,13 @@ def pick(logits: Float[Tensor, "batch vocab"], ids: int | Int[Tensor, "batch"]) 
 def logit_diff(right: int | Int[Tensor, "batch"], wrong: int | Int[Tensor, "batch"], site: Site = LOGITS) -> Measure:
     """Logit of the right answer minus that of the wrong one, at each row's last token."""
     place = site.at(pos=-1) if "pos" in site.axes.split() else site
-    return Measure(lambda t: pick(t[place], right) - pick(t[place], wrong), (site,), "logit difference")
+    return Measure(lambda t: pick(t[place], right) - pick(t[place], wrong), (place,), "logit difference")
 
 
 def log_probability(ids: int | Int[Tensor, "batch"], site: Site = LOGITS) -> Measure:
     """Log probability of a token at each row's last position, in nats."""
     place = site.at(pos=-1)
-    return Measure(lambda t: pick(t[place].log_softmax(-1), ids), (site,), "log probability")
+    return Measure(lambda t: pick(t[place].log_softmax(-1), ids), (place,), "log probability")
 
 
 def cross_entropy(site: Site = LOGITS) -> Measure:

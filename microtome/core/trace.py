@@ -37,6 +37,8 @@ class Trace(Mapping[str, Tensor]):
         return [self.sites_by_name.get(name, Site(name)) for name in self.values_by_name]
 
     def __getitem__(self, site: Site | str) -> Tensor:
+        if isinstance(site, Site) and site.where and str(site) in self.values_by_name:
+            return self.values_by_name[str(site)]  # a part of which the whole was never made
         name = site if isinstance(site, str) else site.name
         if name not in self.values_by_name:
             raise NoSuchSite(f"{name!r} was not read; this trace holds {', '.join(self.values_by_name) or 'nothing'}")

@@ -40,6 +40,7 @@ class HookedModel:
         self.module, self.family, self.tokenizer, self.name = module.eval(), family, tokenizer, name
         self.withdrawn: dict[str, str] = dict(family.lacking)
         self.lock = RLock()
+        self.forms: dict[str, Callable[[Tensor], Any]] = {}  # how each block returns its stream, once it was seen
 
     # ------------------------------------------------------------ sites
 
@@ -139,6 +140,20 @@ class HookedModel:
         visitor.refuse_unseen()
         visitor.refuse_untouched()
         return visitor.left
+
+    def resume(
+        self,
+        inputs: Inputs,
+        layer: int = -1,
+        stream: Tensor | None = None,
+        *,
+        read: Iterable[Site],
+        edit: Sequence[Edit] = (),
+    ) -> Trace:
+        """The rest of a forward pass; see `core.model.Resumable.resume`."""
+        from microtome.models.resuming import resume
+
+        return resume(self, self.inputs(inputs), layer, stream, read=list(read), edit=edit)
 
     @contextmanager
     def hooks(self, visits: Mapping[str, Callable[[Tensor], Tensor]]) -> Iterator[None]:

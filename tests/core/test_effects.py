@@ -80,7 +80,7 @@ def test_measures_add_and_scale(network: HookedModel) -> None:
     trace = network.run(toys.rows(), read=[RESID, "logits"])
     a, b = logit_diff(RIGHT, WRONG), activity(Coordinates(RESID, WIDTH)[1])
     torch.testing.assert_close((2.0 * a - b)(trace), 2 * a(trace) - b(trace))
-    assert set((a - b).reads) == {Site("logits", "batch pos vocab"), RESID}
+    assert set((a - b).reads) == {Site("logits", "batch pos vocab").at(pos=-1), RESID}
 
 
 @pytest.mark.parametrize("left", [False, True])
