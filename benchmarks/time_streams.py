@@ -2,8 +2,8 @@
 
     python benchmarks/time_streams.py [--width 2048] [--batches 6]
 
-The model has the shape of GPT-2 small and random weights; the stream stops at its seventh block's output. Both fits take
-turns batch by batch, so a busy machine slows both; the ratio is what to quote.
+The model has the shape of GPT-2 small and random weights; the stream stops at its seventh block's output. Both take turns
+batch by batch, so a busy machine slows both; the ratio is what to quote.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from microtome.core.fit import fit
 from microtome.core.inputs import Tokens
+from microtome.core.site import Site
 from microtome.core.together import together
 from microtome.dictionaries.activation_functions import TopK
 from microtome.dictionaries.objectives import AuxK, Reconstruction
@@ -23,7 +24,7 @@ from microtome.models.load import load
 from microtome.store.stream import stream
 
 
-def fits(number: int, site, width: int) -> dict[str, fit]:
+def fits(number: int, site: Site, width: int) -> dict[str, fit]:
     """So many dictionaries, each with a rate of its own."""
     made = {}
     for i in range(number):
