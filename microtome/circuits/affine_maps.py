@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from microtome.core.edit import fill
-from microtome.core.errors import NoSuchSite, Refusal
+from microtome.core.errors import Refusal
 from microtome.core.inputs import Inputs, Tokens
 from microtome.core.model import Model
 from microtome.core.site import Site
@@ -97,13 +97,3 @@ def fitted(before: Site, after: Site, basis: Tensor, answers: Float[Tensor, "vec
             f"projection between them, such as {before.name.partition('.')[0]} and q_raw"
         )
     return Affine(weight, bias)
-
-
-def named(model: Model, name: str, instead: str = "") -> Site:
-    """The site of this name, or of the one to take instead where the family gives the first only to others."""
-    try:
-        return model.site(name)
-    except NoSuchSite:
-        if not instead:
-            raise
-        return model.site(instead)
