@@ -2,7 +2,7 @@
 
 # pyright: reportUnknownMemberType=false
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -14,7 +14,7 @@ from microtome.core.errors import NotFinite, Refusal
 from microtome.core.inputs import Inputs
 from microtome.core.rows import Rows
 
-Batch = Tensor | Rows | Inputs
+Batch = Tensor | Rows | Inputs | Sized  # whatever the objective knows how to read; its length is its number of rows
 
 
 @dataclass(frozen=True)
