@@ -2,8 +2,8 @@
 
     python benchmarks/time_streams.py [--width 2048] [--batches 6]
 
-The model has the shape of GPT-2 small and random weights; the stream stops at its seventh block's output. Both take turns
-batch by batch, so a busy machine slows both; the ratio is what to quote.
+The model has the shape of GPT-2 small and random weights; the stream stops at its seventh block's output. Both take
+turns, batch by batch, so a busy machine slows both; the ratio is what to quote.
 """
 
 import argparse
@@ -53,9 +53,7 @@ def main() -> None:
             next(run)
             seconds[number].append(time.perf_counter() - begun)
     one, eight = (statistics.median(seconds[number][1:]) for number in (1, 8))
-    print(
-        f"one dictionary {one * 1e3:.0f} ms a batch of 2,048 tokens, eight {eight * 1e3:.0f} ms: {eight / one:.2f} times"
-    )
+    print(f"one {one * 1e3:.0f} ms a batch of 2,048 tokens, eight {eight * 1e3:.0f} ms: {eight / one:.2f} times")
 
 
 if __name__ == "__main__":
