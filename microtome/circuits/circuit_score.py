@@ -1,0 +1,274 @@
+"""Is a circuit the part that does it? Faithfulness and its areas, completeness, minimality, chance, and stability.
+
+    f(C) = (m(C) - m(nothing)) / (m(all) - m(nothing))        m: the measure's mean over pairs, others held
+
+CPR and CMD: Mueller et al. 2025, MIB (arXiv 2504.13151). Completeness and minimality: Wang et al. 2022 (arXiv
+2211.00593), section 4. A circuit's faithfulness can be above 1, and so can CPR: read it beside CMD.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from microtome.circuits.games import Game
+from microtome.core.errors import Refusal
+
+MIB_SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of all units
+STABLE = 0.8  # mean overlap of circuits found on resampled pairs, below which they are not the same circuit
+INTERVAL = (0.025, 0.975)
+
+
+class Curve(NamedTuple):
+    """Faithfulness of the best-scored units, at growing shares of them.
+
+    `cpr`, the area under f, is better if larger; `cmd`, the area between f and 1, if smaller. Both run from the first
+    share to the last by trapezia, so a perfect circuit's CPR at MIB's shares is .999.
+    """
+
+    shares: tuple[float, ...]
+    counts: tuple[int, ...]
+    faithfulness: Float[Tensor, "shares"]
+    cpr: float
+    cmd: float
+
+
+class Scale(NamedTuple):
+    """The measure with all units kept, and with none."""
+
+    whole: float
+    nothing: float
+
+    def share(self, measured: Float[Tensor, "cells pairs"]) -> Float[Tensor, "cells"]:
+        return (measured.mean(1) - self.nothing) / (self.whole - self.nothing)
+
+
+def scale(game: Game) -> Scale:
+    """Raises Refusal where keeping everything and keeping nothing measure the same."""
+    ends = torch.tensor([True, False])[:, None].expand(2, len(game.units))
+    whole, nothing = game(ends).mean(1).tolist()
+    if abs(whole - nothing) < 1e-6 * max(1.0, abs(whole)):
+        raise Refusal(
+            f"the measure is {whole:g} with all units and {nothing:g} with none, so circuits cannot be told apart; "
+            "choose pairs whose corrupt prompts change it"
+        )
+    return Scale(whole, nothing)
+
+
+# ---------------------------------------------------------------- which units
+
+
+def best(scores: Float[Tensor, "units"], count: int) -> Bool[Tensor, "units"]:
+    """The `count` units of largest score as it stands: what helps most."""
+    kept = torch.zeros(len(scores), dtype=torch.bool)
+    kept[scores.argsort(descending=True, stable=True)[:count]] = True
+    return kept
+
+
+def strongest(scores: Float[Tensor, "units"], count: int) -> Bool[Tensor, "units"]:
+    """The `count` units of largest score in size: what matters most, for or against."""
+    return best(scores.abs(), count)
+
+
+# ---------------------------------------------------------------- faithfulness
+
+
+def faithfulness(game: Game, kept: Bool[Tensor, "cells units"]) -> Float[Tensor, "cells"]:
+    """f of each circuit: 0 does what nothing does, 1 what the whole network does."""
+    return scale(game).share(game(kept))
+
+
+def curve(ranked: Float[Tensor, "units"], game: Game, shares: Sequence[float] = MIB_SHARES) -> Curve:
+    """Faithfulness of the first units of a ranking (the largest numbers), at growing shares of all.
+
+    For the units that matter most in size, rank by `scores.abs()`. A share's count is rounded down, as MIB does.
+    """
+    refuse_shares(shares)
+    counts = tuple(int(share * len(game.units)) for share in shares)
+    f = faithfulness(game, torch.stack([best(ranked, count) for count in counts]))
+    x = torch.tensor(shares, dtype=f.dtype)
+    return Curve(tuple(shares), counts, f, float(torch.trapezoid(f, x)), float(torch.trapezoid((1 - f).abs(), x)))
+
+
+def refuse_shares(shares: Sequence[float]) -> None:
+    if len(shares) < 2 or list(shares) != sorted(set(shares)) or not 0 <= shares[0] < shares[-1] <= 1:
+        raise Refusal(f"shares are {list(shares)}; give at least two, growing, from 0 to 1")
+
+
+# ---------------------------------------------------------------- completeness, minimality
+
+
+class Completeness(NamedTuple):
+    """|f(C without K) - f(all without K)| for sets K of the circuit's units: 0 where the circuit has all that matters.
+
+    `worst` is the largest found, over random sets and one grown greedily, and `worst_set` names its units.
+    """
+
+    mean: float
+    worst: float
+    worst_set: tuple[str, ...]
+
+
+def completeness(
+    game: Game, kept: Bool[Tensor, "units"], generator: torch.Generator, *, samples: int = 20, greedy: int = 5
+) -> Completeness:
+    """How differently circuit and network react to losing the same units; `greedy` bounds the grown set's size."""
+    ends, members = scale(game), kept.nonzero()[:, 0]
+
+    def gaps(lost: Bool[Tensor, "cells units"]) -> Float[Tensor, "cells"]:
+        return (ends.share(game(kept & ~lost)) - ends.share(game(~lost))).abs()
+
+    drawn = (torch.rand(samples, len(kept), generator=generator) < 0.5) & kept
+    found = gaps(drawn)
+    grown, largest = torch.zeros_like(kept), -1.0
+    for _ in range(min(greedy, len(members))):
+        tries = grown.repeat(len(members), 1)
+        tries[torch.arange(len(members)), members] = True
+        values = gaps(tries)
+        if float(values.max()) <= largest:
+            break
+        largest, grown = float(values.max()), tries[values.argmax()]
+    worst = drawn[found.argmax()] if float(found.max()) > largest else grown
+    names = tuple(game.units[i] for i in worst.nonzero()[:, 0].tolist())
+    return Completeness(float(found.mean()), max(largest, float(found.max())), names)
+
+
+def minimality(
+    game: Game, kept: Bool[Tensor, "units"], generator: torch.Generator, *, samples: int = 5
+) -> dict[str, float]:
+    """What each unit of the circuit is worth: the most that f changes by losing it, besides a random set of others.
+
+    The first such set is empty. A unit worth next to nothing does not belong there.
+    """
+    ends, members = scale(game), kept.nonzero()[:, 0].tolist()
+    lost = (torch.rand(samples, len(kept), generator=generator) < 0.5) & kept
+    lost[0] = False
+    worth: dict[str, float] = {}
+    for member in members:
+        with_it, without = kept & ~lost, kept & ~lost
+        with_it[:, member], without[:, member] = True, False
+        change = ends.share(game(with_it)) - ends.share(game(without))
+        worth[game.units[member]] = float(change.abs().max())
+    return worth
+
+
+# ---------------------------------------------------------------- chance
+
+
+class Chance(NamedTuple):
+    """Faithfulness of random circuits as large as one, and the share of them (with it counted) that are as faithful."""
+
+    faithfulness: Float[Tensor, "samples"]
+    p: float
+
+
+def chance(game: Game, kept: Bool[Tensor, "units"], generator: torch.Generator, *, samples: int = 100) -> Chance:
+    """How faithful circuits of so many units are that were drawn at random."""
+    count, ends = int(kept.sum()), scale(game)
+    drawn = torch.stack([best(torch.rand(len(kept), generator=generator), count) for _ in range(samples)])
+    found, own = ends.share(game(drawn)), ends.share(game(kept[None]))
+    return Chance(found, float((1 + (found >= own).sum()) / (1 + samples)))
+
+
+# ---------------------------------------------------------------- stability
+
+
+@dataclass(frozen=True)
+class Stability:
+    """Overlap (Jaccard) of the circuits that two resamples of the pairs give: its mean, and where 95% of it lie."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def stable(self) -> bool:
+        return self.mean >= STABLE
+
+    def __str__(self) -> str:
+        return f"{'stable' if self.stable else 'unstable'}: Jaccard {self.mean:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+
+def stability(
+    each: Float[Tensor, "pairs units"], count: int, generator: torch.Generator, *, samples: int = 200
+) -> Stability:
+    """Would other pairs of the same kind have given the same `count` strongest units? By resampling the pairs at hand.
+
+    `each` holds every pair's own scores. After Méloux et al. 2025 (arXiv 2510.00845).
+    """
+    if len(each) < 2:
+        raise Refusal(f"{len(each)} pair cannot be resampled; give the scores of each of several pairs")
+
+    def drawn() -> Bool[Tensor, "units"]:
+        rows = torch.randint(len(each), (len(each),), generator=generator)
+        return strongest(each[rows].mean(0), count)
+
+    found = torch.tensor([jaccard(drawn(), drawn()) for _ in range(samples)])
+    low, high = found.quantile(torch.tensor(INTERVAL)).tolist()
+    return Stability(float(found.mean()), low, high)
+
+
+def jaccard(one: Bool[Tensor, "units"], other: Bool[Tensor, "units"]) -> float:
+    """The share of either's units that both have; 1 for two empty sets."""
+    union = int((one | other).sum())
+    return int((one & other).sum()) / union if union else 1.0
+
+
+# ---------------------------------------------------------------- all of it
+
+
+@dataclass(frozen=True)
+class CircuitReport:
+    """Everything there is to say for and against a circuit of so many units."""
+
+    units: tuple[str, ...]
+    faithfulness: float
+    curve: Curve
+    completeness: Completeness
+    minimality: dict[str, float]
+    chance: Chance
+    stability: Stability
+
+    def __str__(self) -> str:
+        names = ", ".join(self.completeness.worst_set)
+        weakest = min(self.minimality, key=lambda name: self.minimality[name])
+        lines = (
+            f"{len(self.units)} units, faithfulness {self.faithfulness:.2f}",
+            f"CPR {self.curve.cpr:.2f}, CMD {self.curve.cmd:.2f}",
+            f"random circuits of this size: {float(self.chance.faithfulness.mean()):.2f}, p = {self.chance.p:.2g}",
+            f"completeness: off by {self.completeness.mean:.2f}, worst {self.completeness.worst:.2f} without {names}",
+            f"minimality: {weakest} is worth least, {self.minimality[weakest]:.3f}",
+            str(self.stability),
+        )
+        return "\n".join(lines)
+
+
+def report(
+    game: Game,
+    each: Float[Tensor, "pairs units"],
+    count: int,
+    generator: torch.Generator,
+    *,
+    shares: Sequence[float] = MIB_SHARES,
+    samples: int = 20,
+) -> CircuitReport:
+    """Judge the `count` units whose mean score is largest in size. `samples` sets of each kind are drawn."""
+    if not 1 <= count <= len(game.units) or each.shape[1] != len(game.units):
+        raise Refusal(
+            f"{count} of {each.shape[1]} scored units are asked for and the game has {len(game.units)}; "
+            "score every unit, and ask for at least one"
+        )
+    scores = each.mean(0)
+    kept = strongest(scores, count)
+    return CircuitReport(
+        tuple(game.units[i] for i in kept.nonzero()[:, 0].tolist()),
+        float(faithfulness(game, kept[None])[0]),
+        curve(scores.abs(), game, shares),
+        completeness(game, kept, generator, samples=samples),
+        minimality(game, kept, generator),
+        chance(game, kept, generator, samples=samples),
+        stability(each, count, generator),
+    )
