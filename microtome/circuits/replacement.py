@@ -232,6 +232,11 @@ class Replacement:
         _, tensors, _ = self._forward(self.held, [self.model.site("logits")])
         return tensors["logits"].detach()
 
+    def run(self, sources: Mapping[str, Tensor], read: Sequence[Site]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What stands at these sites when this is put where nodes write; and the leaves at which gradients end."""
+        _, tensors, leaves = self._forward(sources, read)
+        return tensors, leaves
+
     def at_zero(self) -> dict[str, Tensor]:
         """What stands at each site that is read when no node writes: what biases alone make there."""
         _, tensors, _ = self._forward(self.constants)
@@ -244,16 +249,24 @@ class Replacement:
 
         One copy of the network is kept, whatever the number of readings.
         """
+        if site.name not in self.tensors:
+            raise Refusal(
+                f"this replacement model does not read {site}; build it with also=[model.site({site.name!r})]"
+            )
         out = self.tensors[site.name]
-        rows = out.new_zeros(len(readings), len(self.nodes))
-        if not out.requires_grad:
-            return rows
         pulled = out.new_zeros(len(readings), *out.shape)
         for i, reading in enumerate(readings):
             pulled[i, 0, reading.position] = reading.vector
-        names = list(self.leaves)
+        return self.contributions(out, pulled, self.leaves)
+
+    def contributions(self, out: Tensor, pulled: Tensor, leaves: Mapping[str, Tensor]) -> Float[Tensor, "some nodes"]:
+        """What each node contributes to some sums over a tensor of a run that began at these leaves."""
+        rows = out.new_zeros(len(pulled), len(self.nodes))
+        if not out.requires_grad:
+            return rows
+        names = list(leaves)
         found = torch.autograd.grad(
-            out, [self.leaves[n] for n in names], pulled, retain_graph=True, allow_unused=True, is_grads_batched=True
+            out, [leaves[n] for n in names], pulled, retain_graph=True, allow_unused=True, is_grads_batched=True
         )
         for name, gradient in zip(names, found, strict=True):
             if gradient is not None:
