@@ -1,0 +1,206 @@
+"""How heads and MLPs of a network are joined to its residual stream: by which sites, and by which weights.
+
+Found on the network itself. A projection is a linear map between two sites, and its matrix is what differentiation says
+it is, so no family needs a table of its weights here. Where a family norms what attention returns before adding it
+(sandwich norms), a head's share of what is added is what it wrote, divided by the scale that the norm had in that run:
+then the shares sum to the whole.
+"""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from microtome.circuits.edges import Anatomy
+from microtome.core.edit import fill
+from microtome.core.errors import NoSuchSite, Refusal
+from microtome.core.inputs import Inputs, Tokens
+from microtome.core.model import Resumable
+from microtome.core.site import Site
+from microtome.core.trace import Trace
+
+ALIKE = 1e-3  # of the largest value, beyond rounding in float32
+
+
+class Layer(NamedTuple):
+    """The sites of one layer. `mid` is the stream that the MLP reads: `pre`, where both branches read that."""
+
+    pre: Site
+    attn_in: Site
+    q: Site
+    k: Site
+    v: Site
+    z: Site
+    raw: Site  # what the output projection returns
+    attn_out: Site  # what is added to the stream
+    mid: Site
+    mlp_in: Site
+    mlp_out: Site
+    post: Site
+
+
+class Reading(NamedTuple):
+    """What a layer's heads read the stream by, once it is normed."""
+
+    q: Float[Tensor, "head e d"]
+    k: Float[Tensor, "kv_head e d"]
+    v: Float[Tensor, "kv_head e d"]
+
+
+@dataclass(eq=False)
+class Wiring:
+    """A network's anatomy, its sites, and its attention's weights, found when they are first needed.
+
+    `keep` holds on to them, which takes as much memory as the model's own attention weights; without it they are found
+    anew each time, which costs about as much as a forward pass over as many tokens as the model is wide.
+    """
+
+    model: Resumable
+    anatomy: Anatomy
+    layers: list[Layer]
+    token: Inputs
+    keep: bool = True
+    _reading: dict[int, Reading] = field(default_factory=dict)
+    _writing: dict[int, Tensor] = field(default_factory=dict)
+    _gain: dict[int, Tensor] = field(default_factory=dict)
+
+    @property
+    def streams(self) -> list[Site]:
+        """The stream before each layer, and after the last."""
+        return [*(layer.pre for layer in self.layers), self.layers[-1].post]
+
+    def reading(self, layer: int) -> Reading:
+        """What each head's queries, keys and values read, in the normed stream."""
+        if layer in self._reading:
+            return self._reading[layer]
+        sites = self.layers[layer]
+        with torch.enable_grad():
+            trace = self.model.run(self.token, read=[sites.attn_in, sites.q, sites.k, sites.v], leaves=[sites.attn_in])
+            found = Reading(*(jacobian(trace[s], trace[sites.attn_in]) for s in (sites.q, sites.k, sites.v)))
+        if self.keep:
+            self._reading[layer] = found
+        return found
+
+    def writing(self, layer: int) -> Float[Tensor, "head e d"]:
+        """What each entry of a head's z writes, before a sandwich norm."""
+        if layer in self._writing:
+            return self._writing[layer]
+        sites = self.layers[layer]
+        with torch.enable_grad():
+            trace = self.model.run(self.token, read=[sites.z, sites.raw], leaves=[sites.z])
+            (made,) = torch.autograd.grad(
+                trace[sites.raw], trace[sites.z], basis(trace[sites.raw]), is_grads_batched=True
+            )
+        found = made[:, 0, 0].permute(1, 2, 0).detach()
+        if self.keep:
+            self._writing[layer] = found
+        return found
+
+    # ------------------------------------------------------------ sandwich norms
+
+    def sandwiched(self, layer: int) -> bool:
+        return self.layers[layer].raw != self.layers[layer].attn_out
+
+    @torch.no_grad()
+    def gain(self, layer: int) -> Float[Tensor, "d"]:
+        """The gain of the norm between what attention returns and what is added: what it makes of a large vector."""
+        if layer not in self._gain:
+            sites = self.layers[layer]
+            signs = torch.full_like(self.model.run(self.token, read=[sites.raw])[sites.raw], 100.0)
+            signs[..., 1::2] *= -1
+            answer = self.model.run(self.token, read=[sites.attn_out], edit=[fill(sites.raw, signs)])
+            self._gain[layer] = answer[sites.attn_out][0, 0] / signs[0, 0].sign()
+        return self._gain[layer]
+
+    def scale(self, layer: int, trace: Trace) -> Float[Tensor, "batch pos d"] | None:
+        """By what a run multiplied what its heads wrote before adding it: None where there is no sandwich norm.
+
+        Raises Refusal where that norm is not a division by one number at each position.
+        """
+        if not self.sandwiched(layer):
+            return None
+        raw, added, gain = trace[self.layers[layer].raw], trace[self.layers[layer].attn_out], self.gain(layer)
+        inverse = (gain * raw * added).sum(-1, keepdim=True) / (gain * raw).pow(2).sum(-1, keepdim=True).clamp(
+            min=1e-30
+        )
+        off = float((inverse * gain * raw - added).detach().abs().max() / added.detach().abs().max().clamp(min=1e-30))
+        if off > ALIKE:
+            raise Refusal(
+                f"what stands between {self.layers[layer].raw} and {self.layers[layer].attn_out} is no division by one "
+                "number at each position, so no head has a share of what is added; edges need a norm that is"
+            )
+        return inverse * gain
+
+
+def wiring(model: Resumable, inputs: Inputs, *, keep: bool = True) -> Wiring:
+    """How this network's parts are joined to its stream; `inputs` are some that it takes.
+
+    Raises Refusal where the stream is not the sum of what is written into it (a network that norms the sum).
+    """
+    count = len(model.sites("resid_pre.*"))
+    layers = [layer_of(model, i) for i in range(count)]
+    token = first_token(inputs)
+    with torch.no_grad():
+        trace = model.run(token, read=dict.fromkeys((*layers[0], *layers[-1])))
+    refuse_other_sums(layers, trace)
+    heads, kv_heads = trace[layers[0].z].shape[2], trace[layers[0].k].shape[2]
+    return Wiring(model, Anatomy(count, heads, kv_heads, layers[0].mid == layers[0].pre), layers, token, keep)
+
+
+def layer_of(model: Resumable, i: int) -> Layer:
+    first = lambda *kinds: first_of(model, [f"{kind}.{i}" for kind in kinds])  # noqa: E731
+    return Layer(
+        first("resid_pre"), first("attn_in"), first("q_raw", "q"), first("k_raw", "k"), first("v"), first("z"),
+        first("attn_out_raw", "attn_out"), first("attn_out"), first("resid_mid", "resid_pre"), first("mlp_in"),
+        first("mlp_out"), first("resid_post"),
+    )  # fmt: skip
+
+
+def first_of(model: Resumable, names: list[str]) -> Site:
+    """The first of these sites that the model offers. Raises what it says of the last, if none."""
+    *others, last = names
+    for name in others:
+        try:
+            return model.site(name)
+        except NoSuchSite:
+            continue
+    return model.site(last)
+
+
+def first_token(inputs: Inputs) -> Inputs:
+    """As little as the network takes: one token, or one row of what is no text."""
+    if isinstance(inputs, Tokens):
+        return Tokens.of(inputs.ids[:1][inputs.mask[:1]][None, :1])
+    return inputs.rows(slice(0, 1))
+
+
+def refuse_other_sums(layers: list[Layer], trace: Trace) -> None:
+    for layer in (layers[0], layers[-1]):
+        parallel = layer.mid == layer.pre
+        mid = trace[layer.pre] if parallel else trace[layer.mid]
+        sums = [] if parallel else [(layer.mid, trace[layer.pre] + trace[layer.attn_out])]
+        with_heads = mid + trace[layer.attn_out] if parallel else mid
+        for site, total in (*sums, (layer.post, with_heads + trace[layer.mlp_out])):
+            if (trace[site] - total).abs().max() > ALIKE * total.abs().max():
+                raise Refusal(
+                    f"{site} is not the sum of what is written into the stream (this network norms it between its "
+                    "parts), so there are no edges from writers to later readers; patch sites instead"
+                )
+
+
+def basis(x: Float[Tensor, "1 pos *rest"]) -> Float[Tensor, "size 1 pos *rest"]:
+    """A unit vector for each entry at the first position."""
+    size = x[0, 0].numel()
+    vectors = x.new_zeros(size, *x.shape)
+    vectors[:, 0, 0] = torch.eye(size, dtype=x.dtype, device=x.device).view(size, *x.shape[2:])
+    return vectors
+
+
+def jacobian(of: Float[Tensor, "1 pos head e"], by: Float[Tensor, "1 pos d"]) -> Float[Tensor, "head e d"]:
+    """How each entry of one site depends on another, at the first position."""
+    (made,) = torch.autograd.grad(of, by, basis(of), is_grads_batched=True, retain_graph=True)
+    return made[:, 0, 0].unflatten(0, of.shape[2:]).detach()
