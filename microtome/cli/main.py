@@ -31,6 +31,7 @@ COMMANDS = {
     "browse": "Look at the runs of a folder in a browser on this machine.",
     "check": "Prove on a model what each of its named sites means.",
     "convert": "Write a dictionary in another format, read it back and compare.",
+    "graph": "See what on a prompt wrote what the next token is read from, and test it by intervention.",
     "plan": "Estimate the hours, the disk and the memory of a harvest and its training, before they are begun.",
     "bench": "Time the product's own steps beside the floor that nothing could beat here.",
     "study": "Do a published result again, and say of each claim whether it holds here.",
