@@ -12,7 +12,7 @@ from cyclopts import App, CycloptsError
 from cyclopts.config import Env, Toml
 from pydantic import ValidationError
 
-from microtome.core.errors import Refusal
+from microtome.core.errors import Absent, Refusal
 
 DONE, FAILED, WRONG, STOPPED, SKIPPED = range(5)
 
@@ -32,6 +32,7 @@ COMMANDS = {
     "check": "Prove on a model what each of its named sites means.",
     "convert": "Write a dictionary in another format, read it back and compare.",
     "graph": "See what on a prompt wrote what the next token is read from, and test it by intervention.",
+    "patch": "Find at which layer and position two prompts differ in what decides the next token.",
     "plan": "Estimate the hours, the disk and the memory of a harvest and its training, before they are begun.",
     "bench": "Time the product's own steps beside the floor that nothing could beat here.",
     "study": "Do a published result again, and say of each claim whether it holds here.",
@@ -53,6 +54,8 @@ def code_of(command: Callable[[], object]) -> int:
         return complain(f"{one_line(str(error))}; --help lists the arguments", WRONG)
     except ValidationError as error:
         return complain(sentence(error), WRONG)
+    except Absent as absent:
+        return complain(f"skipped: {one_line(str(absent))}", SKIPPED)
     except Refusal as refusal:
         return complain(one_line(str(refusal)), WRONG)
     except KeyboardInterrupt as stopped:

@@ -8,6 +8,10 @@ class Refusal(ValueError):
     """Something the user can mend. The message is one sentence; the command line prints it and exits with 2."""
 
 
+class Absent(Refusal):
+    """What was asked for needs something named that is not here. The command line skips it, and exits with 4."""
+
+
 class NoSuchSite(Refusal, LookupError):
     """A site that this model does not have."""
 
