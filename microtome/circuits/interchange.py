@@ -99,10 +99,13 @@ class Swap(Edit):
 
 @dataclass(frozen=True, eq=False)
 class SwapError(Edit):
-    """What a dictionary's components do not write here, as in another run: x + (e' - e);  e = x - decode(codes)."""
+    """What a dictionary's components do not write here, as in another run: x + (e' - e);  e = x - decode(codes).
+
+    So what goes past the codes belongs to the error. Without a source it becomes zero.
+    """
 
     dictionary: Dictionary
-    source: Trace
+    source: Trace | None
     replaces: ClassVar[bool] = False
 
     @property
@@ -110,13 +113,16 @@ class SwapError(Edit):
         return (*self.dictionary.reads, self.site.whole)
 
     def value(self, part: Tensor, selection: Selection, arrived: Trace) -> Tensor:
+        ours = error_of(self.dictionary, arrived)[selection.index]
+        if self.source is None:
+            return -ours
         error = error_of(self.dictionary, self.source)
         source = Trace(self.source.inputs, {self.site.name: error}, {self.site.name: self.site.whole})
-        ours = error_of(self.dictionary, arrived)[selection.index]
         return Patch(self.site, source).value(part, selection, arrived) - ours
 
     def __str__(self) -> str:
-        return f"swap the error of {type(self.dictionary).__name__} at {self.site}"
+        verb = "drop" if self.source is None else "swap"
+        return f"{verb} the error of {type(self.dictionary).__name__} at {self.site}"
 
 
 def error_of(dictionary: Dictionary, trace: Trace) -> Tensor:
@@ -139,8 +145,8 @@ def swap_all(dictionary: Dictionary, source: Trace, mask: Float[Tensor, "compone
     return Swap(written_site(dictionary), dictionary, source, mask)
 
 
-def swap_error(dictionary: Dictionary, source: Trace) -> Edit:
-    """Let what a dictionary misses be as in another run, which holds the read sites and the written one."""
+def swap_error(dictionary: Dictionary, source: Trace | None) -> Edit:
+    """Let what a dictionary misses be as in another run, which holds the read sites and the written one; or zero."""
     return SwapError(written_site(dictionary), dictionary, source)
 
 
