@@ -21,8 +21,8 @@ class Settings(BaseModel):
     dictionary: Path | None = None  # one that was trained elsewhere, in place of fitting one
     context: int | None = Field(None, gt=1)
     held_out: int = Field(250_000, gt=0)  # tokens to catalogue and measure on
-    proposals: int = Field(500_000, gt=0)  # tokens of training text from which explanations are proposed
-    epochs: int = Field(2, gt=0)
+    proposals: int = Field(200_000, gt=0)  # tokens of training text from which explanations are proposed
+    epochs: int = Field(3, gt=0)
     batch: int = Field(2048, gt=0)
     lr: float = Field(4e-3, gt=0)
     seed: int = 0
