@@ -163,7 +163,8 @@ def run_card(run: FoundRun) -> RunCard:
     return RunCard(
         id=run.id, name=run.name, state=run.state, message=run.message, components=components, explained=explained,
         model=asked.model if asked else "", site=asked.site if asked else "", command=asked.command if asked else "",
-        created=asked.created if asked else "", stage=asked.stage if asked else None, summary=run.summary,
+        shows=run.shows, created=asked.created if asked else "", stage=asked.stage if asked else None,
+        summary=run.summary,
     )  # fmt: skip
 
 

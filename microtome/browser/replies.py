@@ -10,9 +10,11 @@ from pydantic import BaseModel, Field
 
 from microtome.store.records import Stage, Summary
 
+Shows = Literal["dictionary", "graph", "patch"]
+
 
 class RunCard(BaseModel):
-    """One run in the list. `message` says what is wrong, and is empty where nothing is."""
+    """One run in the list. `shows` is its page; `message` says what is wrong, and is empty where nothing is."""
 
     id: str
     name: str
@@ -23,6 +25,7 @@ class RunCard(BaseModel):
     stage: Stage | None
     state: Literal["done", "unfinished", "unreadable"]
     message: str
+    shows: Shows
     components: int | None
     explained: int
     summary: Summary | None
@@ -131,6 +134,67 @@ class Found(BaseModel):
     components: list[int]
     weight: list[int]
     total: int
+
+
+NodeKind = Literal["feature", "error", "token", "target"]
+
+
+class GraphNode(BaseModel):
+    """One node. `influence` is the share of all influence that this node and those with more have, so the least is
+    the most important; None where the file has none. `run` is the dictionary run in which the component has a page.
+    """
+
+    id: str
+    kind: NodeKind
+    layer: int
+    position: int
+    index: int | None
+    label: str
+    run: str | None
+    influence: float | None
+    activation: float | None
+    probability: float | None
+
+
+class GraphLinks(BaseModel):
+    """Links as columns; sources and targets are places in the list of nodes."""
+
+    sources: list[int]
+    targets: list[int]
+    weights: list[float]
+
+
+class Supernode(BaseModel):
+    """Nodes, by id, that somebody grouped under a name."""
+
+    name: str
+    nodes: list[str]
+
+
+class GraphPage(BaseModel):
+    """An attribution graph. `scores` and `settings` are those of whoever made it, of the whole graph before pruning."""
+
+    card: RunCard
+    prompt: str
+    tokens: list[str]
+    nodes: list[GraphNode]
+    links: GraphLinks
+    scores: dict[str, float]
+    settings: dict[str, float]
+    supernodes: list[Supernode]
+    message: str
+
+
+class EffectGrid(BaseModel):
+    """What patching one site at one position does to a measure: row i of `effect` is site i, column j token j."""
+
+    card: RunCard
+    sites: list[str]
+    tokens: list[str]
+    effect: list[list[float | None]]
+    clean: str
+    corrupt: str
+    measure: str
 
 
 class Question(BaseModel):

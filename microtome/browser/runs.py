@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from microtome.core.errors import Refusal
 from microtome.store.catalog import Catalog
+from microtome.store.notes import Explanation, Notes
 from microtome.store.records import Record, Run, Summary
 
 DEPTH = 3
@@ -84,10 +85,18 @@ class FoundRun:
         return next((part for part in parts if part.is_symlink() and not self.leads_inside(part)), None)
 
     @property
+    def shows(self) -> Literal["dictionary", "graph", "patch"]:
+        """Which page this run has: that of the file which its command writes."""
+        command = self.run.command if self.run else ""
+        return "graph" if command == "graph" else "patch" if command == "patch" else "dictionary"
+
+    @property
     def state(self) -> Literal["done", "unfinished", "unreadable"]:
         """How far this run can be shown."""
         if self.run is None or self.leads_out is not None:
             return "unreadable"
+        if self.shows != "dictionary":
+            return "done" if (self.folder / f"{self.shows}.json").is_file() else "unfinished"
         return "done" if self.summary is not None and self.has_catalog else "unfinished"
 
     @property
@@ -103,6 +112,9 @@ class FoundRun:
         if run is None:
             return "Its run.json cannot be read: it was cut off, or another version of Microtome wrote it."
         return "" if self.state == "done" else unfinished(run, self.folder)
+
+    def best_explanations(self) -> dict[int, Explanation]:
+        return Notes(self.folder / "catalog" / "notes.sqlite").best()
 
     def catalog(self) -> Catalog:
         """The catalogue, opened. Raises NotYet where there is none to open."""
@@ -157,6 +169,10 @@ def children(folder: Path) -> list[Path]:
 
 
 def unfinished(run: Run, folder: Path) -> str:
+    if run.command in ("graph", "patch"):
+        return (
+            f"Its {run.command}.json is not there, or not yet. If it has stopped, run `microtome {run.command}` again."
+        )
     command = f"microtome {run.command} {shlex.quote(run.model)} --into {shlex.quote(str(folder))} --resume"
     if run.stage == "done":
         return f"It says that it is done, yet a part is missing. To write it: {command}"

@@ -20,13 +20,16 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.staticfiles import StaticFiles
 
 from microtome.browser.cards import Opened, run_card, run_page
+from microtome.browser.graphs import effect_grid, explanations_beside, graph_page
 from microtome.browser.guard import LOOPBACK, Guard
 from microtome.browser.live import CannotAnswer, CannotOpen, Live
 from microtome.browser.replies import (
     ComponentCard,
     Components,
+    EffectGrid,
     Fired,
     Found,
+    GraphPage,
     Problem,
     Question,
     RunList,
@@ -135,6 +138,15 @@ def routes(shelf: Shelf, live: Live) -> APIRouter:
     @api.get("/runs/{id}/search/token")
     def token(id: str, token: str) -> Found:
         return shelf.opened(id).search_token(token)
+
+    @api.get("/runs/{id}/graph")
+    def graph(id: str) -> GraphPage:
+        found = openable(shelf.runs[id])
+        return graph_page(found, explanations_beside(found, shelf.runs.find()))
+
+    @api.get("/runs/{id}/patch")
+    def patch(id: str) -> EffectGrid:
+        return effect_grid(openable(shelf.runs[id]))
 
     @api.get("/runs/{id}/session")
     def session(id: str) -> SessionState:

@@ -89,6 +89,40 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/runs/{id}/graph": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Graph */
+        get: operations["graph_api_runs__id__graph_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/runs/{id}/patch": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Patch */
+        get: operations["patch_api_runs__id__patch_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/runs/{id}/search/token": {
         parameters: {
             query?: never;
@@ -227,6 +261,25 @@ export interface components {
             steps: number[];
         };
         /**
+         * EffectGrid
+         * @description What patching one site at one position does to a measure: row i of `effect` is site i, column j token j.
+         */
+        EffectGrid: {
+            card: components["schemas"]["RunCard"];
+            /** Clean */
+            clean: string;
+            /** Corrupt */
+            corrupt: string;
+            /** Effect */
+            effect: (number | null)[][];
+            /** Measure */
+            measure: string;
+            /** Sites */
+            sites: string[];
+            /** Tokens */
+            tokens: string[];
+        };
+        /**
          * Figures
          * @description How well a dictionary stands in for the activations, on held-out tokens with position 0 left out.
          *
@@ -270,6 +323,74 @@ export interface components {
             total: number;
             /** Weight */
             weight: number[];
+        };
+        /**
+         * GraphLinks
+         * @description Links as columns; sources and targets are places in the list of nodes.
+         */
+        GraphLinks: {
+            /** Sources */
+            sources: number[];
+            /** Targets */
+            targets: number[];
+            /** Weights */
+            weights: number[];
+        };
+        /**
+         * GraphNode
+         * @description One node. `influence` is the share of all influence that this node and those with more have, so the least is
+         *     the most important; None where the file has none. `run` is the dictionary run in which the component has a page.
+         */
+        GraphNode: {
+            /** Activation */
+            activation: number | null;
+            /** Id */
+            id: string;
+            /** Index */
+            index: number | null;
+            /** Influence */
+            influence: number | null;
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "feature" | "error" | "token" | "target";
+            /** Label */
+            label: string;
+            /** Layer */
+            layer: number;
+            /** Position */
+            position: number;
+            /** Probability */
+            probability: number | null;
+            /** Run */
+            run: string | null;
+        };
+        /**
+         * GraphPage
+         * @description An attribution graph. `scores` and `settings` are those of whoever made it, of the whole graph before pruning.
+         */
+        GraphPage: {
+            card: components["schemas"]["RunCard"];
+            links: components["schemas"]["GraphLinks"];
+            /** Message */
+            message: string;
+            /** Nodes */
+            nodes: components["schemas"]["GraphNode"][];
+            /** Prompt */
+            prompt: string;
+            /** Scores */
+            scores: {
+                [key: string]: number;
+            };
+            /** Settings */
+            settings: {
+                [key: string]: number;
+            };
+            /** Supernodes */
+            supernodes: components["schemas"]["Supernode"][];
+            /** Tokens */
+            tokens: string[];
         };
         /** Group */
         Group: {
@@ -316,7 +437,7 @@ export interface components {
         };
         /**
          * RunCard
-         * @description One run in the list. `message` says what is wrong, and is empty where nothing is.
+         * @description One run in the list. `shows` is its page; `message` says what is wrong, and is empty where nothing is.
          */
         RunCard: {
             /** Command */
@@ -335,6 +456,11 @@ export interface components {
             model: string;
             /** Name */
             name: string;
+            /**
+             * Shows
+             * @enum {string}
+             */
+            shows: "dictionary" | "graph" | "patch";
             /** Site */
             site: string;
             /** Stage */
@@ -473,6 +599,16 @@ export interface components {
             tokens: number;
             /** Width */
             width: number;
+        };
+        /**
+         * Supernode
+         * @description Nodes, by id, that somebody grouped under a name.
+         */
+        Supernode: {
+            /** Name */
+            name: string;
+            /** Nodes */
+            nodes: string[];
         };
     };
     responses: never;
@@ -736,6 +872,122 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Fired"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    graph_api_runs__id__graph_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["GraphPage"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    patch_api_runs__id__patch_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EffectGrid"];
                 };
             };
             /** @description Not Found */

@@ -8,6 +8,9 @@ export type RunPage = Schemas["RunPage"];
 export type Curve = Schemas["Curve"];
 export type Columns = Schemas["Components"];
 export type ComponentCard = Schemas["ComponentCard"];
+export type GraphPage = Schemas["GraphPage"];
+export type GraphNode = Schemas["GraphNode"];
+export type EffectGrid = Schemas["EffectGrid"];
 export type Said = Schemas["Said"];
 export type Shown = Schemas["Shown"];
 export type Group = Schemas["Group"];
@@ -52,6 +55,8 @@ const at = (run: string) => `runs/${encodeURIComponent(run)}`;
 export const runs = () => ask<RunList>("runs");
 export const run = (id: string) => ask<RunPage>(at(id));
 export const session = (id: string) => ask<SessionState>(`${at(id)}/session`);
+export const graph = (id: string) => ask<GraphPage>(`${at(id)}/graph`);
+export const effects = (id: string) => ask<EffectGrid>(`${at(id)}/patch`);
 export const component = (id: string, index: number) => keep<ComponentCard>(`${at(id)}/components/${index}`);
 export const columns = (page: RunPage) =>
   keep<Columns>(`${at(page.card.id)}/components?catalog=${page.catalog}&explained=${page.card.explained}`);
