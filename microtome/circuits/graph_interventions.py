@@ -24,19 +24,20 @@ from microtome.core.model import Resumable
 from microtome.core.trace import Trace
 
 Group = tuple[int, ...]  # nodes that are changed together: a supernode
+Change = Mapping[int, float]  # by how much each of some nodes is multiplied: {3: 0, 7: 2} takes one away for another
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What a target's activity was foretold to change by, and what it changed by, for each group of nodes."""
+    """What a target's activity was foretold to change by, and what it changed by, for each change of nodes."""
 
-    groups: list[Group]
-    predicted: Float[Tensor, "groups"]
-    measured: Float[Tensor, "groups"]
+    changes: list[Change]
+    predicted: Float[Tensor, "changes"]
+    measured: Float[Tensor, "changes"]
 
     @property
     def pearson(self) -> float:
-        """The correlation of the two; nan where one of them is the same for all groups."""
+        """The correlation of the two; nan where one of them is the same for all."""
         return correlation(self.predicted, self.measured)
 
     @property
@@ -45,7 +46,7 @@ class Comparison:
         return correlation(rank(self.predicted), rank(self.measured))
 
 
-def foretold(graph: Graph, changes: Mapping[int, float]) -> Float[Tensor, "nodes"]:
+def foretold(graph: Graph, changes: Change) -> Float[Tensor, "nodes"]:
     """By how much each node's activity would change if these nodes wrote so many times as much (0 takes one away).
 
     A component answers in proportion to what it reads, and what was not explored does not answer.
@@ -65,14 +66,14 @@ def foretold(graph: Graph, changes: Mapping[int, float]) -> Float[Tensor, "nodes
     return moved
 
 
-def interventions(replacement: Replacement, nodes: Group, by: float) -> list[Edit]:
+def interventions(replacement: Replacement, changes: Change) -> list[Edit]:
     """What these nodes wrote, made so many times as large, as edits of the network itself."""
     made: list[Edit] = []
     for written in replacement.written.values():
         for ends in written:
-            hit = torch.isin(ends.nodes, torch.tensor(nodes))
-            for position, vector in zip(ends.positions[hit].tolist(), ends.vectors[hit], strict=True):
-                made.append(add(vector, by - 1.0, ends.site.at(pos=position)))
+            hit = torch.isin(ends.nodes, torch.tensor(list(changes)))
+            found = zip(ends.nodes[hit].tolist(), ends.positions[hit].tolist(), ends.vectors[hit], strict=True)
+            made += [add(vector, changes[node] - 1.0, ends.site.at(pos=p)) for node, p, vector in found]
     return made
 
 
@@ -86,28 +87,36 @@ def compare(
     replacement: Replacement,
     graph: Graph,
     target: Target,
-    groups: Sequence[int | Group],
+    changes: Sequence[int | Group | Change],
     *,
     by: float = 0.0,
     hold: Sequence[Edit] = (),
 ) -> Comparison:
-    """Change each group of nodes by itself in the replacement's model, and see what that does to a target of its graph.
+    """Make each change by itself in the replacement's model, and see what that does to a target of its graph.
+
+    A change is a node or a group of nodes, all multiplied `by` the same, or a mapping from node to its own multiple.
 
     `hold` are edits that are made with every change: `held_attention(replacement)` keeps attention as the graph has it.
     Raises Refusal for nodes that write nothing, and a target that the graph does not have.
     """
-    each = [(g,) if isinstance(g, int) else tuple(g) for g in groups]
+    each = [change_of(c, by) for c in changes]
     number = next((i for i, node in enumerate(graph.nodes) if node.label == target.label), None)
     if number is None:
         raise Refusal(f"the graph has no target {target.label!r}; build it with the same targets")
     last = len(replacement.nodes)
-    beyond = [n for g in each for n in g if not 0 <= n < last]
+    beyond = [n for c in each for n in c if not 0 <= n < last]
     if beyond or not each:
         raise Refusal(f"node {beyond[0] if beyond else 'none'} writes nothing; choose from 0 to {last - 1}")
-    cells = [(*interventions(replacement, g, by), *hold) for g in each]
+    cells = [(*interventions(replacement, c), *hold) for c in each]
     moved = effects(model, replacement.inputs, cells, value_of(target.reading)).moved[:, 0]
-    predicted = torch.stack([foretold(graph, dict.fromkeys(g, by))[number] for g in each])
+    predicted = torch.stack([foretold(graph, c)[number] for c in each])
     return Comparison(each, predicted, moved)
+
+
+def change_of(given: int | Group | Change, by: float) -> Change:
+    if isinstance(given, Mapping):
+        return given
+    return dict.fromkeys((given,) if isinstance(given, int) else given, by)
 
 
 def value_of(reading: Reading) -> Measure:

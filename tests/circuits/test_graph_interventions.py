@@ -47,6 +47,8 @@ def test_a_small_change_does_what_was_foretold_to_what_is_read_before_the_next_n
     pairs = [tuple(writers[:2]), tuple(writers[1:4])]
     both = compare(model, replacement, graph, target, pairs, by=3.0)
     assert torch.allclose(both.predicted, both.measured, atol=1e-4)
+    swapped = compare(model, replacement, graph, target, [{writers[0]: 0.0, writers[1]: 2.0}])
+    assert torch.allclose(swapped.predicted, swapped.measured, atol=1e-4)
 
 
 def test_where_the_dictionaries_are_the_network_a_small_change_does_what_was_foretold(network: HookedModel) -> None:
@@ -69,7 +71,7 @@ def test_where_the_dictionaries_are_the_network_a_small_change_does_what_was_for
 
 def test_the_correlations_are_those_of_their_names() -> None:
     found = Comparison(
-        [(0,), (1,), (2,), (3,)], torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([1.0, 4.0, 9.0, 16.0])
+        [{i: 0.0} for i in range(4)], torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([1.0, 4.0, 9.0, 16.0])
     )
     assert found.spearman == pytest.approx(1.0)
     wanted = torch.corrcoef(torch.stack([found.predicted, found.measured]))[0, 1]
