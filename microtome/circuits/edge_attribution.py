@@ -15,7 +15,7 @@ that is small), and the backward pass goes block by block, so gradients too are 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -28,10 +28,11 @@ from microtome.core.errors import Refusal
 from microtome.core.inputs import Inputs, Tokens
 from microtome.core.measure import Measure
 from microtome.core.model import Resumable
+from microtome.core.site import Site
 from microtome.core.trace import Trace
 
-HELD_BYTES = 2**28  # up to this much is spent on what heads write, rather than to make it again for each reader
-TOGETHER = 16  # readers whose gradients in the stream are there at one time
+HELD_BYTES = 2**26  # up to this much is spent on what heads write, rather than to make it again for each reader
+TOGETHER = 8  # readers whose gradients in the stream are there at one time
 
 
 class Point(NamedTuple):
@@ -46,6 +47,8 @@ class Point(NamedTuple):
 
 class Path(ABC):
     """Where gradients are taken between the clean prompt and the corrupt one."""
+
+    needs_activations: ClassVar[bool] = False  # what the writers gave in both runs, besides the embedding
 
     @abstractmethod
     def points(self, wired: Wiring, ends: "Ends") -> Iterator[Point]:
@@ -88,6 +91,7 @@ class AlongActivations(Path):
     """
 
     steps: int = 5
+    needs_activations: ClassVar[bool] = True
 
     def points(self, wired: Wiring, ends: "Ends") -> Iterator[Point]:
         for part in midpoints(self.steps):
@@ -118,6 +122,12 @@ class Ends:
         """What enters the first block, so far on the way from clean to corrupt."""
         site = self.wired.layers[0].pre
         return torch.lerp(self.clean[site], self.corrupt[site], part)
+
+    def of_embedding(self) -> "Ends":
+        """The same with nothing but what enters the first block."""
+        name = self.wired.layers[0].pre.name
+        clean, corrupt = (Trace(run.inputs, {name: run[name]}) for run in (self.clean, self.corrupt))
+        return Ends(clean, corrupt, self.real, self.wired)
 
 
 @torch.no_grad()
@@ -153,19 +163,32 @@ def refuse_unaligned(clean: Inputs, corrupt: Inputs) -> None:
 
 
 class Changes:
-    """What each writer writes in the corrupt run less what it writes in the clean one; nothing at padding."""
+    """What each writer writes in the corrupt run less what it writes in the clean one; nothing at padding.
+
+    Holds what makes it up: of heads their z (divided by the scale of a sandwich norm), which is as wide as the stream.
+    """
 
     def __init__(self, ends: Ends) -> None:
-        self.ends, self.wired = ends, ends.wired
-        anatomy, stream = self.wired.anatomy, ends.clean[self.wired.layers[0].pre]
-        size = anatomy.layers * anatomy.heads * stream.numel() * stream.element_size()
+        self.wired, anatomy = ends.wired, ends.wired.anatomy
+        layers = self.wired.layers
+        self.input = between(ends, layers[0].pre)
+        self.z = [self._of_z(ends, i) for i in range(anatomy.layers)]
+        self.mlps = [between(ends, layer.mlp_out) for layer in layers]
+        size = anatomy.layers * anatomy.heads * self.input.numel() * self.input.element_size()
         self.held: dict[int, Tensor] | None = {} if size <= HELD_BYTES else None
 
+    def _of_z(self, ends: Ends, layer: int) -> Float[Tensor, "batch pos head e"]:
+        z, runs = self.wired.layers[layer].z, (ends.corrupt, ends.clean)
+        if not self.wired.sandwiched(layer):
+            return between(ends, z)
+        corrupt, clean = (masked(run[z] * self.wired.inverse(layer, run)[..., None], ends.real) for run in runs)
+        return corrupt - clean
+
     def embedding(self) -> Float[Tensor, "batch 1 pos d"]:
-        return self._between(self.wired.layers[0].pre.name)[:, None]
+        return self.input[:, None]
 
     def mlp(self, layer: int) -> Float[Tensor, "batch 1 pos d"]:
-        return self._between(self.wired.layers[layer].mlp_out.name)[:, None]
+        return self.mlps[layer][:, None]
 
     def heads(self, layer: int) -> Float[Tensor, "batch head pos d"]:
         if self.held is None:
@@ -175,19 +198,12 @@ class Changes:
         return self.held[layer]
 
     def _heads(self, layer: int) -> Float[Tensor, "batch head pos d"]:
-        z, writing = self.wired.layers[layer].z.name, self.wired.writing(layer)
-        scales = [self.wired.scale(layer, run) for run in (self.ends.corrupt, self.ends.clean)]
-        if scales[0] is None:
-            return written(self._between(z), writing)
-        corrupt, clean = (
-            written(masked(run[z], self.ends.real), writing).mul_(masked(cast(Tensor, scale), self.ends.real)[:, None])
-            for run, scale in zip((self.ends.corrupt, self.ends.clean), scales, strict=True)
-        )
-        return corrupt.sub_(clean)
+        wrote = written(self.z[layer], self.wired.writing(layer))
+        return wrote.mul_(self.wired.gain(layer)) if self.wired.sandwiched(layer) else wrote
 
-    def _between(self, name: str) -> Tensor:
-        change = self.ends.corrupt[name] - self.ends.clean[name]
-        return masked(change, self.ends.real)
+
+def between(ends: Ends, site: Site) -> Float[Tensor, "batch pos *rest"]:
+    return masked(ends.corrupt[site] - ends.clean[site], ends.real)
 
 
 def masked(x: Float[Tensor, "batch pos *rest"], real: Bool[Tensor, "batch pos"]) -> Float[Tensor, "batch pos *rest"]:
@@ -296,11 +312,11 @@ def edge_attribution(
     the last block returns.
     """
     wired = wired or wiring(model, clean)
-    ends = ends_of(wired, clean, corrupt)
+    ends, path = ends_of(wired, clean, corrupt), path or AtClean()
     changes, anatomy = Changes(ends), wired.anatomy
-    first = ends.clean[wired.layers[0].pre]
-    each = first.new_zeros(len(clean), len(anatomy.writers), len(anatomy.readers))
-    for point in (path or AtClean()).points(wired, ends):
+    ends = ends if path.needs_activations else ends.of_embedding()
+    each = changes.input.new_zeros(len(clean), len(anatomy.writers), len(anatomy.readers))
+    for point in path.points(wired, ends):
         with torch.enable_grad():
             feeling = Feeling(wired, measure, point)
         for layer, some in feeling:

@@ -116,24 +116,25 @@ class Wiring:
             self._gain[layer] = answer[sites.attn_out][0, 0] / signs[0, 0].sign()
         return self._gain[layer]
 
-    def scale(self, layer: int, trace: Trace) -> Float[Tensor, "batch pos d"] | None:
-        """By what a run multiplied what its heads wrote before adding it: None where there is no sandwich norm.
+    def inverse(self, layer: int, trace: Trace) -> Float[Tensor, "batch pos 1"]:
+        """One over the scale that a sandwich norm had at each position of a run.
 
         Raises Refusal where that norm is not a division by one number at each position.
         """
-        if not self.sandwiched(layer):
-            return None
-        raw, added, gain = trace[self.layers[layer].raw], trace[self.layers[layer].attn_out], self.gain(layer)
-        inverse = (gain * raw * added).sum(-1, keepdim=True) / (gain * raw).pow(2).sum(-1, keepdim=True).clamp(
-            min=1e-30
-        )
-        off = float((inverse * gain * raw - added).detach().abs().max() / added.detach().abs().max().clamp(min=1e-30))
+        added = trace[self.layers[layer].attn_out]
+        given = self.gain(layer) * trace[self.layers[layer].raw]
+        inverse = (given * added).sum(-1, keepdim=True) / given.pow(2).sum(-1, keepdim=True).clamp(min=1e-30)
+        off = float((inverse * given - added).detach().abs().max() / added.detach().abs().max().clamp(min=1e-30))
         if off > ALIKE:
             raise Refusal(
                 f"what stands between {self.layers[layer].raw} and {self.layers[layer].attn_out} is no division by one "
                 "number at each position, so no head has a share of what is added; edges need a norm that is"
             )
-        return inverse * gain
+        return inverse
+
+    def scale(self, layer: int, trace: Trace) -> Float[Tensor, "batch pos d"] | None:
+        """By what a run multiplied what its heads wrote before adding it: None where there is no sandwich norm."""
+        return self.inverse(layer, trace) * self.gain(layer) if self.sandwiched(layer) else None
 
 
 def wiring(model: Resumable, inputs: Inputs, *, keep: bool = True) -> Wiring:
