@@ -226,7 +226,7 @@ class Accuracy:
     def interval(self) -> tuple[float, float]:
         n, p = len(self.hits), self.value
         centre, spread = p + Z * Z / (2 * n), Z * sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
-        return (centre - spread) / (1 + Z * Z / n), (centre + spread) / (1 + Z * Z / n)
+        return max(0.0, (centre - spread) / (1 + Z * Z / n)), min(1.0, (centre + spread) / (1 + Z * Z / n))
 
     def __str__(self) -> str:
         low, high = self.interval

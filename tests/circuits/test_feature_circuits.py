@@ -19,6 +19,7 @@ from microtome.circuits.subspace import Subspace
 from microtome.core.component import Dictionary
 from microtome.core.edit import patch
 from microtome.core.errors import Refusal
+from microtome.core.gradients import gradients
 from microtome.core.inputs import Arrays, Tokens
 from microtome.core.linear import Linear
 from microtome.core.measure import Measure, logit_diff
@@ -28,6 +29,7 @@ from microtome.dictionaries.sae import SAE
 from microtome.models.hooked import HookedModel
 from microtome.models.load import load
 from tests import toys
+from tests.models import zoo
 from tests.toys import WIDTH
 
 OTHERS = Tokens.of([[8, 7, 2, 8, 1], [9, 9, 3, 4, 2], [7, 6, 5, 1, 3]])
@@ -243,6 +245,52 @@ def test_all_nodes_are_the_network_and_none_the_other_one(network: HookedModel, 
     assert kept.share == pytest.approx(1, abs=1e-4)
     if corrupt is not None:
         assert kept.nothing == pytest.approx(DIFFERENCE(network.run(corrupt)).mean().item(), abs=1e-3)
+
+
+FAMILIES = ["gpt2", "llama", "gpt_neox", "gemma2"]  # grouped heads, branches side by side, norms before adding
+
+
+def small(name: str) -> tuple[HookedModel, list[Dictionary], Tokens, Tokens, Measure]:
+    model = zoo.model(name, torch.float64)
+    sites = [model.site(s) for s in ("attn_out.0", "mlp_out.0", "resid_post.1")]
+    width = model.run(zoo.batch(name), read=["embed"])["embed"].shape[-1]
+    parts: list[Dictionary] = [
+        SAE(s, width, 20, ReLU(), generator=torch.Generator().manual_seed(i)).double().requires_grad_(False)
+        for i, s in enumerate(sites)
+    ]
+    clean = zoo.batch(name)
+    assert isinstance(clean, Tokens)
+    return model, parts, clean, Tokens(clean.ids.flip(1), clean.mask), logit_diff(3, 4)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_in_every_family_all_nodes_are_one_run_and_none_the_other(name: str) -> None:
+    """With the whole last residual put back it is the other run; so it is with attention's and the layer's beside."""
+    model, parts, clean, corrupt, measure = small(name)
+    found = attributed(model, clean, corrupt, parts, measure)
+    kept = faithfulness(model, clean, corrupt, parts, measure, list(found.nodes()))
+    end = model.run(clean, edit=[patch(parts[2].writes[0], model.run(corrupt, read=list(parts[2].writes)))])
+    assert kept.share == pytest.approx(1) and kept.nothing == pytest.approx(measure(end).mean().item())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_in_every_family_an_edge_is_a_small_push_along_the_way(name: str) -> None:
+    """From what attention adds to the last residual, by every way: later attention, norms and MLPs included."""
+    model, (up, _, down), clean, corrupt, measure = small(name)
+    read = [*up.reads, *down.reads]
+    own, other = (model.run(x, read=read) for x in (clean, corrupt))
+    found = edge_effects(model, clean, corrupt, up, down, measure, list(range(20)))
+    change = other.codes(up).dense() - own.codes(up).dense()
+    latent = int(change.abs().sum((0, 1)).argmax())
+    push = 1e-3 * change[..., latent, None] * up[latent].direction  # not less: some norms count in single precision
+
+    def codes(sign: int) -> Tensor:
+        source = type(own)(clean, {up.writes[0].name: own[up.writes[0]] + sign * push})
+        return model.run(clean, read=read, edit=[patch(up.writes[0], source)]).codes(down).dense()
+
+    felt = gradients(model, clean, measure, list(down.writes))[down.writes[0]]
+    by_push = ((codes(1) - codes(-1)) / 2e-3 * (felt @ down.directions().write[:, 0].T)).sum(1)
+    torch.testing.assert_close(found[:, :, latent].T, by_push, rtol=0.02, atol=1e-4)
 
 
 def test_thresholds_order_by_size(network: HookedModel) -> None:

@@ -185,7 +185,7 @@ def test_an_interval_holds_its_value_and_narrows_with_rows() -> None:
         assert each.interval[0] < each.value < each.interval[1]
     assert many.interval[1] - many.interval[0] < few.interval[1] - few.interval[0]
     low, high = Accuracy(torch.ones(10, dtype=torch.bool)).interval
-    assert 0.5 < low < high <= 1.0 + 1e-9
+    assert 0.5 < low < high <= 1.0
 
 
 def test_a_swap_beside_other_deltas_is_computed_from_what_arrived(network: HookedModel) -> None:

@@ -1,5 +1,8 @@
 """A planted subspace is found by swapping it; a subspace is a component of rank r like any other."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,6 +17,7 @@ from microtome.core.fit import fit
 from microtome.core.inputs import Arrays
 from microtome.core.measure import cross_entropy
 from microtome.core.site import Site
+from microtome.data.pairs import Prompt, tokenized
 from microtome.models.hooked import HookedModel
 from microtome.models.load import load
 from tests import toys
@@ -82,6 +86,29 @@ def test_the_search_works_at_a_place_of_a_text(network: HookedModel, generator: 
     steps = [step.loss for step in fit(subspace, [data] * 60, loss, lr=0.05)]
     assert steps[-1] < steps[0]
     torch.testing.assert_close(subspace.basis @ subspace.basis.T, torch.eye(WIDTH - 1), atol=1e-5, rtol=0)
+
+
+def test_one_direction_of_a_real_model_carries_he_and_she_for_names_it_was_not_fitted_on(
+    shared_data: Path, generator: torch.Generator
+) -> None:
+    model = load(shared_data / "stories260k-hf", verify=False)
+    given = json.loads((shared_data / "circuit-prompts" / "tinystories_gender_pronoun.json").read_text())["prompts"]
+    new = [{"Lily", "Amy", "Jack"} & {p["clean"].split()[0], p["corrupt"].split()[0]} != set() for p in given]
+    seen, unseen = (
+        pronouns(model, [p for p, n in zip(given, new, strict=True) if n == which]) for which in (False, True)
+    )
+    site = model.site("resid_post.4")  # the last
+    found, chance = (Subspace.random(site, 64, 1, generator=generator) for _ in range(2))
+    for _ in fit(found, seen.batches(16, epochs=15, generator=generator), CounterfactualLoss(model, here=-1), lr=0.03):
+        pass
+    learned, random = (interchange_accuracy(model, unseen, [Interchange(each[0], here=-1)]) for each in (found, chance))
+    assert learned.interval[0] > 0.8 and random.interval[1] < 0.4
+
+
+def pronouns(model: HookedModel, given: list[dict[str, str]]) -> Counterfactuals:
+    prompts = [Prompt(p["clean"], p["corrupt"], (p["answer"],), (p["wrong"],)) for p in given]
+    pairs = tokenized(prompts, model.encode, context=512).aligned()
+    return Counterfactuals(pairs.clean, pairs.corrupt, pairs.wrong)
 
 
 def test_a_swap_is_the_formula(network: HookedModel) -> None:
