@@ -150,9 +150,17 @@ def jump_relu_tanh(site: Site, sample: Sample, width: int, sparsity: float, gene
 def jump_relu_target(
     site: Site, sample: Sample, width: int, l0: float, generator: Generator = None, bandwidth: float = 1e-1
 ) -> Recipe:
-    """Thresholds that learn until L0 is what was asked for. Rajamanoharan et al. 2024, appendix G."""
+    """Thresholds that learn until L0 is what was asked for. Rajamanoharan et al. 2024, appendix G.
+
+    They begin all alike, where the untrained dictionary has that L0 on the sample, so that they need not travel far.
+    """
     activation = JumpReLU(width, bandwidth=bandwidth)
-    return Recipe(coder(site, sample, width, activation, None, generator), Reconstruction() + TargetL0(l0))
+    made = coder(site, sample, width, activation, None, generator)
+    with torch.no_grad():
+        pre = made.readings(sample[:1000])[0].pre.values.flatten()
+        most = min(len(pre) - 1, max(1, round(l0 / width * len(pre))))
+        activation.thresholds.fill_(pre.kthvalue(len(pre) - most).values.clamp(min=0.0))
+    return Recipe(made, Reconstruction() + TargetL0(l0))
 
 
 def jump_relu_frequency(
@@ -203,6 +211,9 @@ def transcoder(
     units = UnitMeanSquare.of(x), UnitMeanSquare.of(y)
     sizes = x.shape[1], y.shape[1], width
     made = Transcoder(reads, writes, *sizes, TopK(k), *units, skip=skip, generator=generator)
+    if made.W_skip is not None:  # it begins as the best linear map, which codes then add to
+        best = torch.linalg.lstsq(units[0](x).double(), units[1](y).double()).solution
+        made.W_skip.data.copy_(best.T)
     return Recipe(made, Reconstruction() + AuxK(width))
 
 

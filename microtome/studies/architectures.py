@@ -43,7 +43,7 @@ SAMPLE = 20_000  # rows from which units are taken
 
 @dataclass(frozen=True)
 class Size:
-    """How large everything is. `sparsity` of L1 and gates was chosen once, so that L0 comes out near k."""
+    """How large everything is."""
 
     tokens: int
     width: int
