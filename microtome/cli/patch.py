@@ -1,5 +1,7 @@
 """`microtome patch`: at which layer and position does what tells a clean prompt from a corrupt one stand?"""
 
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -15,7 +17,7 @@ from microtome.core.inputs import Tokens
 from microtome.core.measure import LOGITS, logit_diff
 from microtome.models.hooked import HookedModel
 from microtome.models.load import load
-from microtome.store.records import Record
+from microtome.store.records import Record, Run
 
 
 class Patched(Record[Literal["microtome/patch/1"]]):
@@ -35,9 +37,10 @@ class Patched(Record[Literal["microtome/patch/1"]]):
     wrong: str
     clean_value: float  # logit of right minus logit of wrong after the clean prompt
     corrupt_value: float
-    layers: list[int]
+    measure: str
+    sites: list[str]
     tokens: list[str]  # of the prompt that was patched, one for each position
-    moved: list[list[float]]  # by layer, then position: the gain in the measure
+    effect: list[list[float]]  # by site, then position: the gain in the measure
     share: list[list[float]]
 
 
@@ -97,11 +100,16 @@ def patch(
     values = [float(goal), float(found.before)] if direction == "denoise" else [float(found.before), float(goal)]
     record = Patched(
         model=model, site=sites, direction=direction, clean=clean, corrupt=corrupt, right=right, wrong=wrong,
-        clean_value=values[0], corrupt_value=values[1], layers=[s.layer or 0 for s in places],
-        tokens=said(loaded, here), moved=grid(found, len(places), found.moved.mean(1)),
+        clean_value=values[0], corrupt_value=values[1], measure=measure.label, sites=[s.name for s in places],
+        tokens=said(loaded, here), effect=grid(found, len(places), found.moved.mean(1)),
         share=grid(found, len(places), recovered(found, goal)),
     )  # fmt: skip
     record.write(into)
+    Run(
+        command="patch", arguments={"clean": clean, "corrupt": corrupt, "right": right, "wrong": wrong},
+        model=model, site=sites, created=datetime.now(UTC).isoformat(timespec="seconds"),
+        version=version("microtome"), stage="done",
+    ).write(into)  # fmt: skip
     if json is not None:
         json.write_text(record.model_dump_json(indent=2, by_alias=True))
     show(record)
@@ -121,9 +129,9 @@ def said(model: HookedModel, prompt: Tokens) -> list[str]:
     return [model.tokenizer.decode([token]) for token in prompt.ids[0].tolist()]
 
 
-def grid(found: Effects, layers: int, values: torch.Tensor) -> list[list[float]]:
-    """Layer by layer, as the cells were made."""
-    return values.view(layers, len(found) // layers).tolist()
+def grid(found: Effects, sites: int, values: torch.Tensor) -> list[list[float]]:
+    """Site by site, as the cells were made."""
+    return values.view(sites, len(found) // sites).tolist()
 
 
 # ---------------------------------------------------------------- on one screen
@@ -139,8 +147,8 @@ def show(record: Patched) -> None:
     )  # fmt: skip
     table = Table(box=None)
     table.add_column("position")
-    for layer in record.layers:
-        table.add_column(str(layer), justify="right")
+    for site in record.sites:
+        table.add_column(site.rpartition(".")[2], justify="right")
     for i, token in enumerate(record.tokens):
         table.add_row(f"{i} {token!r}", *(f"{round(row[i], 2) + 0.0:.2f}" for row in record.share))
     console.print(table, markup=False, highlight=False)
