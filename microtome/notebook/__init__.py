@@ -69,17 +69,17 @@ def load_ipython_extension(shell: Any) -> None:
     )  # tqdm's, of a widget package that is not needed here
     formatters = shell.display_formatter.formatters
     for kind in describe.registry.keys() - set(IN_PLACE):
-        formatters["text/html"].for_type(kind, html)
-        formatters["text/plain"].for_type(kind, plain)
+        formatters["text/html"].for_type(kind, as_html)
+        formatters["text/plain"].for_type(kind, as_plain)
     for module, name in BY_NAME:
-        formatters["text/html"].for_type_by_name(module, name, html)
-        formatters["text/plain"].for_type_by_name(module, name, plain)
+        formatters["text/html"].for_type_by_name(module, name, as_html)
+        formatters["text/plain"].for_type_by_name(module, name, as_plain)
 
 
-def html(thing: object) -> str:
+def as_html(thing: object) -> str:
     return describe(thing)._repr_html_()
 
 
-def plain(thing: object, printer: Any, cycle: bool) -> None:
+def as_plain(thing: object, printer: Any, cycle: bool) -> None:
     page: Page = describe(thing)
     printer.text(str(page))

@@ -15,7 +15,7 @@ from microtome.core.inputs import Arrays
 from microtome.core.linear import Linear
 from microtome.core.site import Site
 from microtome.core.trace import Trace
-from microtome.notebook import cards, describe, html
+from microtome.notebook import as_html, cards, describe
 from microtome.notebook.page import Cell, Page, Sentence, Strip, Table, cell
 from microtome.store.catalog import Catalog
 from microtome.store.records import Checked, CheckedSite
@@ -97,7 +97,7 @@ def seen(drawn: str) -> Seen:
 
 def test_a_page_has_no_script_and_fetches_nothing(network, catalog) -> None:
     for name, thing in nouns(network, catalog).items():
-        page = seen(html(thing))
+        page = seen(as_html(thing))
         assert page.tags <= TAGS and page.attributes <= ATTRIBUTES, name
         assert page.styles and not re.search(r"url\(|@import|expression", " ".join(page.styles)), name
 
@@ -116,7 +116,7 @@ def test_names_that_come_from_elsewhere_are_escaped() -> None:
     site = Site(HOSTILE, "batch d")
     trace = Trace(Arrays((torch.ones(2, 3),)), {HOSTILE: torch.ones(2, 3)}, {HOSTILE: site})
     for thing in (site, trace, mt.zero(site), mt.Measure(lambda t: t[site], (site,), HOSTILE)):
-        assert "<script" not in html(thing)
+        assert "<script" not in as_html(thing)
 
 
 def test_text_on_the_deepest_shade_keeps_its_contrast() -> None:
@@ -143,12 +143,12 @@ def test_a_grid_writes_its_numbers_and_shades_by_sign() -> None:
     rows = describe(grid).pieces[0].rows
     assert [[cell(c).text for c in row] for row in rows] == [["0", "+0.50", "-0.25"], ["1", "", "+0.00"]]
     assert [cell(c).shade for c in rows[0][1:]] == [1.0, -0.5]
-    assert "layer 0, pos 1: -0.25" in html(grid)
+    assert "layer 0, pos 1: -0.25" in as_html(grid)
 
 
 def test_a_grid_of_zeros_is_not_shaded() -> None:
     grid = Grid(("layer", [0]), ("pos", [0]), torch.zeros(1, 1))
-    assert "background" not in html(grid).split("</style>")[1]
+    assert "background" not in as_html(grid).split("</style>")[1]
 
 
 def test_a_component_without_a_catalogue_shows_its_neighbours(generator) -> None:
