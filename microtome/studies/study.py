@@ -24,6 +24,7 @@ from microtome.studies.page import Piece, page
 STUDIES = {  # each module holds its study as STUDY
     "architectures": "microtome.studies.architectures",
     "ground_truth": "microtome.studies.ground_truth",
+    "induction": "microtome.studies.induction",
     "pronoun": "microtome.studies.pronoun",
     "scaling": "microtome.studies.scaling",
 }
