@@ -1,1 +1,1 @@
-"""What causes what: attribution graphs through a network made linear, their pruning, and interventions that test them."""
+"""What causes what: graphs through a network made linear, edges and patches, heads, and interventions that test them."""

@@ -168,7 +168,7 @@ def outcomes(
         for index, rows in enumerate(acts.batches(batch, epochs=grid.epochs, seed=setting.seed)):
             for trial, each in zip(trials, learning, strict=True):
                 if index < trial.tokens // batch:
-                    each.step(rows.to(setting.device))
+                    each.step(cast(Tensor, rows).to(setting.device))
             advance(index + 1)
     for trial, each in zip(trials, learning, strict=True):
         yield measured(trial, cast(SAE, each.learned), held_out.to(setting.device))
