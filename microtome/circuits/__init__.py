@@ -1,1 +1,1 @@
-"""What causes what: graphs through a network made linear, edges and patches, heads, and interventions that test them."""
+"""What causes what: graphs through a network made linear, edges, patches, heads, and interventions that test them."""
