@@ -17,7 +17,8 @@ export function watchTips(): void {
   addEventListener("pointerover", show);
   addEventListener("focusin", show);
   // Later, because an element that is removed while it has the focus says so in the middle of Svelte's own update.
-  addEventListener("focusout", () => queueMicrotask(hide));
+  // Where the focus has moved on to another label by then, that one stays.
+  addEventListener("focusout", () => queueMicrotask(() => document.activeElement?.closest("[data-tip]") || hide()));
   addEventListener("scroll", hide, true);
 }
 
