@@ -176,7 +176,8 @@ def test_every_dictionary_and_every_activation_of_the_package_is_here() -> None:
         import_module(module.name)
     made = [make() for make in DICTIONARIES.values()]
     ours = {c for c in final_classes(Dictionary) if c.__module__.startswith("microtome.")}
-    ours = {c for c in ours if ".circuits." not in c.__module__}  # subspaces: a component of theirs has no one direction
+    # Subspaces are tested where they live: a component of theirs has no one direction.
+    ours = {c for c in ours if ".circuits." not in c.__module__}
     assert ours <= {type(d) for d in made}
     ours = {c for c in final_classes(Activation) if c.__module__.startswith("microtome.")}
     ours = {c for c in ours if ".parallel." not in c.__module__}  # of a crew of processes, which is tested as one
