@@ -10,22 +10,21 @@ Nanda 2024 (arXiv 2404.15255). A place is a site, or part of one: a position, a 
 # pyright: reportUnknownMemberType=false
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import product
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from microtome.circuits.interchange import swap
 from microtome.core.component import Component
-from microtome.core.edit import Edit, fill, leading, padded_otherwise, patch, written_site
+from microtome.core.edit import Edit, fill, patch
 from microtome.core.effects import Effects, effects
 from microtome.core.errors import Refusal
 from microtome.core.inputs import Inputs, Tokens
 from microtome.core.measure import Measure
 from microtome.core.model import Resumable
-from microtome.core.site import POSITIONAL, Selection, Site
+from microtome.core.site import POSITIONAL, Site
 from microtome.core.trace import Trace
 
 Place = Site | Component
@@ -96,7 +95,7 @@ def sites_of(place: Place) -> tuple[Site, ...]:
 
 def edits_of(place: Place, source: Trace, here: Inputs, by: Sequence[str]) -> list[Edit]:
     if isinstance(place, Component):
-        whole = patch_activity(place, source)
+        whole = swap(place, source)
         axes = [axis for axis in by if axis in whole.site.axes.split()]
         shape = source[place.dictionary.reads[0].whole].shape
         return [whole.at(**where) for where in wheres(whole.site, shape, here, axes)]
@@ -144,40 +143,6 @@ def recovered(found: Effects, goal: Float[Tensor, "batch"]) -> Float[Tensor, "ce
     if way == 0:
         raise Refusal(f"{found.label} is the same in both runs, so there is nothing to recover")
     return found.moved.sum(1) / way
-
-
-# ---------------------------------------------------------------- components
-
-
-@dataclass(frozen=True, eq=False)
-class PatchActivity(Edit):
-    """What a component writes as in another run: x + written(there) - written(here). All else stays, errors too."""
-
-    component: Component
-    source: Trace
-    replaces: ClassVar[bool] = False
-    along_width: ClassVar[bool] = True
-
-    @property
-    def needs(self) -> tuple[Site, ...]:
-        return self.component.dictionary.reads
-
-    def value(self, part: Tensor, selection: Selection, arrived: Trace) -> Tensor:
-        if len(arrived.inputs) % len(self.source.inputs) or padded_otherwise(arrived.inputs, self.source.inputs):
-            raise Refusal(f"cannot patch {self.component}: the source's rows are other rows, or padded otherwise")
-        dictionary, index = self.component.dictionary, self.component.index
-        there = dictionary.contribution(self.source.codes(dictionary), index)
-        here = dictionary.contribution(arrived.codes(dictionary), index)
-        times = len(here) // len(there)
-        return (there.repeat(times, *[1] * (there.ndim - 1)) - here)[leading(self.site, selection)]
-
-    def __str__(self) -> str:
-        return f"patch {self.component}"
-
-
-def patch_activity(component: Component, source: Trace) -> Edit:
-    """Let a component write what it wrote in another run, of which the trace holds the sites that it reads."""
-    return PatchActivity(written_site(component.dictionary), component, source)
 
 
 # ---------------------------------------------------------------- ablations

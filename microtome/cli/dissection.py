@@ -257,7 +257,7 @@ class Dissection:
         state = load_state(saved) if saved.exists() else None
         batches = acts.batches(given.batch, epochs=given.epochs, seed=given.seed, start=state["index"] if state else 0)
         sae, objective = sae.to(given.device), objective.to(given.device)
-        batches = (cast(torch.Tensor, batch).to(given.device) for batch in batches)
+        batches = (batch.to(given.device) for batch in batches)
         learning = fit(
             sae,
             batches,

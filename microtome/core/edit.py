@@ -244,11 +244,10 @@ class Add(Edit):
 
 
 @dataclass(frozen=True, eq=False)
-class Scale(Edit):
-    """What a component writes, made `by` times as large: 0 ablates it, 2 doubles it. All else stays, errors too."""
+class OfComponent(Edit, ABC):
+    """A change of what one component writes. All else stays, its dictionary's error too."""
 
     component: Component
-    by: float
     replaces: ClassVar[bool] = False
     along_width: ClassVar[bool] = True
 
@@ -256,30 +255,33 @@ class Scale(Edit):
     def needs(self) -> tuple[Site, ...]:
         return self.component.dictionary.reads
 
-    def value(self, part: Tensor, selection: Selection, arrived: Trace) -> Tensor:
+    def written(self, trace: Trace) -> Float[Tensor, "... d"]:
+        """What the component writes in a run, in the layout of its dictionary."""
         dictionary = self.component.dictionary
-        written = dictionary.contribution(arrived.codes(dictionary), self.component.index)
-        return (self.by - 1.0) * written[leading(self.site, selection)]
+        return dictionary.contribution(trace.codes(dictionary), self.component.index)
+
+
+@dataclass(frozen=True, eq=False)
+class Scale(OfComponent):
+    """What a component writes, made `by` times as large: 0 ablates it, 2 doubles it."""
+
+    by: float
+
+    def value(self, part: Tensor, selection: Selection, arrived: Trace) -> Tensor:
+        return (self.by - 1.0) * self.written(arrived)[leading(self.site, selection)]
 
     def __str__(self) -> str:
         return f"ablate {self.component}" if self.by == 0 else f"scale {self.component} by {self.by:g}"
 
 
 @dataclass(frozen=True, eq=False)
-class Clamp(Edit):
-    """A component's activity set to a value: x + (to - a) d. The dictionary's error is kept.
+class Clamp(OfComponent):
+    """A component's activity set to a value: x + (to - a) d.
 
     Templeton et al. 2024, Scaling Monosemanticity, "Feature steering".
     """
 
-    component: Component
     to: float
-    replaces: ClassVar[bool] = False
-    along_width: ClassVar[bool] = True
-
-    @property
-    def needs(self) -> tuple[Site, ...]:
-        return self.component.dictionary.reads
 
     def value(self, part: Tensor, selection: Selection, arrived: Trace) -> Tensor:
         codes = arrived.codes(self.component.dictionary)

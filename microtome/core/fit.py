@@ -2,8 +2,8 @@
 
 # pyright: reportUnknownMemberType=false
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sized
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from microtome.core.errors import NotFinite, Refusal
-from microtome.core.inputs import Inputs
 from microtome.core.rows import Rows
 
-Batch = Tensor | Rows | Inputs | Sized  # whatever the objective knows how to read; its length is its number of rows
+Batch = Tensor | Rows  # what streams serve; a fit takes anything with a length that its objective knows how to read
 
 
 @dataclass(frozen=True)
@@ -72,11 +71,9 @@ class Autograd:
         self.learned, self.objective, self.adam, self.precision = learned, objective, adam, precision
         self.optimiser = torch.optim.Adam(learned.parameters(), betas=adam.betas, eps=adam.eps, fused=True)
 
-    def step(self, batch: Batch, lr: float) -> Mapping[str, Tensor]:
-        self.learned.train()
-        with self._precision():
+    def step(self, batch: Sized, lr: float) -> Mapping[str, Tensor]:
+        with training(self.learned), self._precision():
             parts = self.objective(self.learned, batch)
-        self.learned.eval()
         loss = torch.stack(list(parts.values())).sum()
         refuse_not_finite(loss, lr)
         self.optimiser.zero_grad()
@@ -113,6 +110,16 @@ class Autograd:
         self.optimiser.load_state_dict(state)
 
 
+@contextmanager
+def training(learned: nn.Module) -> Generator[None]:
+    """In training mode for the length of a block, whatever happens in it."""
+    learned.train()
+    try:
+        yield
+    finally:
+        learned.eval()
+
+
 def refuse_not_finite(loss: Tensor, lr: float) -> None:
     if not loss.isfinite():
         raise NotFinite(f"the loss is {loss.item()}; lower lr (now {lr:g}), or look for bad inputs")
@@ -143,7 +150,7 @@ class fit:  # noqa: N801  (a verb: used as `for step in fit(...)`)
     def __init__(
         self,
         learned: nn.Module,
-        batches: Iterable[Batch],
+        batches: Iterable[Sized],
         objective: Objective,
         *,
         lr: float = 1e-3,
@@ -161,7 +168,7 @@ class fit:  # noqa: N801  (a verb: used as `for step in fit(...)`)
         for batch in self.batches:
             yield self.step(batch)
 
-    def step(self, batch: Batch) -> Step:
+    def step(self, batch: Sized) -> Step:
         """One step on one batch. Raises NotFinite before the weights are touched."""
         try:
             parts = self.engine.step(batch, self.lr * self.schedule(self.index))

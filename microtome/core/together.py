@@ -4,11 +4,11 @@ The fits take turns. A step of one fills the machine by itself, so putting the s
 nothing but at toy sizes; `docs/training.md` has the figures.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 from microtome.core.errors import NotFinite, Refusal
-from microtome.core.fit import Batch, Step, fit
+from microtome.core.fit import Step, fit
 
 
 class together:  # noqa: N801  (reads as a verb: `for steps in together(fits, batches)`)
@@ -19,7 +19,7 @@ class together:  # noqa: N801  (reads as a verb: `for steps in together(fits, ba
     looked at. `state_dict` and `load_state_dict` carry all of them: going on equals never having stopped, bit for bit.
     """
 
-    def __init__(self, fits: Mapping[str, fit] | Sequence[fit], batches: Iterable[Batch]):
+    def __init__(self, fits: Mapping[str, fit] | Sequence[fit], batches: Iterable[Sized]):
         """Fits given without names are numbered. Raises Refusal for none, and where two share weights or objective."""
         named = fits if isinstance(fits, Mapping) else {str(i): each for i, each in enumerate(fits)}
         self.fits, self.batches = dict(named), batches
@@ -40,7 +40,7 @@ class together:  # noqa: N801  (reads as a verb: `for steps in together(fits, ba
         for batch in self.batches:
             yield self.step(batch)
 
-    def step(self, batch: Batch) -> dict[str, Step]:
+    def step(self, batch: Sized) -> dict[str, Step]:
         """One step of each. Raises NotFinite where none is left that learns."""
         steps: dict[str, Step] = {}
         for name, each in self.going.items():

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from microtome.core.codes import Codes, DenseCodes, RaggedCodes, TopCodes
 from microtome.core.errors import Refusal
-from microtome.dictionaries.selection import batch_top, top_linear
+from microtome.dictionaries.selection import batch_top, starts_of, top_linear
 
 
 class Pre:
@@ -128,10 +128,9 @@ class BatchTopK(Activation):
             return ragged(pre.values, pre.values > self.threshold)
         refuse_more_than_there_are(self.k, pre)
         values, places = pre.largest_of_all(self.k)
-        rows, components = places // len(pre.bias), places % len(pre.bias)
-        offsets = torch.searchsorted(rows, torch.arange(pre.lead.numel() + 1, device=rows.device))
+        n = len(pre.bias)
         self._remember(torch.relu(values.detach()).min())
-        return RaggedCodes(torch.relu(values), components, offsets, pre.lead, len(pre.bias))
+        return RaggedCodes(torch.relu(values), places % n, starts_of(places, pre.lead.numel(), n), pre.lead, n)
 
     def calibrate(self, pre: Pre) -> None:
         """Set the threshold so that k are active on the mean token of these."""

@@ -5,7 +5,7 @@ Reconstruction() + 0.01 * Sparsity()
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from functools import cached_property
 from typing import cast
 
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from microtome.core.codes import Codes, DenseCodes
 from microtome.core.component import Dictionary
 from microtome.core.errors import Refusal
-from microtome.core.fit import Batch
 from microtome.core.rows import Rows
 from microtome.dictionaries.coder import Coder, Reading
 
@@ -27,7 +26,7 @@ class Attempt:
     A tensor of rows is input and target both; `Rows` hold what stands at every site that is read or written.
     """
 
-    def __init__(self, dictionary: Dictionary, batch: Batch):
+    def __init__(self, dictionary: Dictionary, batch: Sized):
         """Raises Refusal for text: what is learned from the model's later activations is `EndToEnd`."""
         if not isinstance(batch, Tensor | Rows):
             raise Refusal(
@@ -82,7 +81,7 @@ class Objective(nn.Module, ABC):
     def terms(self, attempt: Attempt) -> dict[str, Float[Tensor, ""]]:
         """The terms, by name; their sum is the loss."""
 
-    def forward(self, learned: Dictionary, batch: Batch) -> Mapping[str, Float[Tensor, ""]]:
+    def forward(self, learned: Dictionary, batch: Sized) -> Mapping[str, Float[Tensor, ""]]:
         return self.terms(Attempt(learned, batch))
 
     def __add__(self, other: "Objective") -> "Objective":

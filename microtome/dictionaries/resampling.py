@@ -3,7 +3,7 @@
 fit(sae, batches, Reconstruction() + 0.01 * Sparsity(), engine=Resampling(every=25_000_000, dead_after=12_500_000))
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from microtome.core.errors import Refusal
-from microtome.core.fit import Adam, Batch, Engine, quickest
+from microtome.core.fit import Adam, Engine, quickest
 from microtome.core.fit import Objective as AnyObjective
 from microtome.dictionaries.coder import LinearCoder
 from microtome.dictionaries.objectives import Attempt
@@ -79,7 +79,7 @@ class ResamplingEngine:
     def moments(self) -> Mapping[str, tuple[Tensor, Tensor]]:
         return self.inner.moments
 
-    def step(self, batch: Batch, lr: float) -> Mapping[str, Tensor]:
+    def step(self, batch: Sized, lr: float) -> Mapping[str, Tensor]:
         parts = self.inner.step(batch, lr)
         before, self.rows = self.rows, self.rows + len(batch)
         if self.when.last is None or self.rows <= self.when.last:
@@ -87,7 +87,7 @@ class ResamplingEngine:
         return parts
 
     @torch.no_grad()
-    def _watch(self, batch: Batch, before: int) -> None:
+    def _watch(self, batch: Sized, before: int) -> None:
         """Count who fires, as long as it matters, and resample when it is time."""
         due = before // self.when.every < self.rows // self.when.every
         if not due and self.rows % self.when.every <= self.when.every - self.when.dead_after:

@@ -47,7 +47,9 @@ def load_edits(path: Path, dictionaries: Named | None = None) -> list[Edit]:
 def written(edit: Edit, dictionaries: Named) -> dict:
     kind = type(edit).__name__
     if kind not in KINDS:
-        raise Refusal(f"'{edit}' cannot be saved: it holds a function; say it with {', '.join(sorted(KINDS))}")
+        raise Refusal(
+            f"'{edit}' cannot be saved: files have no word for {kind}; say it with {', '.join(sorted(KINDS))}"
+        )
     operands = {
         f.name: value_written(getattr(edit, f.name), edit, dictionaries) for f in fields(edit) if f.name != "site"
     }

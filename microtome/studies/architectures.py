@@ -7,7 +7,7 @@ principal components.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from microtome.core.component import Dictionary
-from microtome.core.fit import Batch, fit
+from microtome.core.fit import fit
 from microtome.core.inputs import Tokens
 from microtome.core.rows import Rows
 from microtome.core.schedule import Linear, WarmUp
@@ -31,11 +31,10 @@ from microtome.evals.reconstruction import Variance, recovered
 from microtome.models.hooked import HookedModel
 from microtome.models.load import load
 from microtome.notebook.page import Sentence, Table
-from microtome.store.harvest import harvesting
 from microtome.store.records import Claim
 from microtome.store.shards import Activations
 from microtome.store.survey import surveying
-from microtome.studies.scaling import documents
+from microtome.studies.material import harvested, read
 from microtome.studies.study import Report, Setting, Study, Watch, at_least
 
 SAMPLE = 20_000  # rows from which units are taken
@@ -154,24 +153,15 @@ class Architectures(Study):
         size = self.quick if setting.quick else self.full
         model = load(setting.model, device=setting.device)
         places = Places.of(model)
-        acts = harvested(model, places, setting, size, watch)
+        acts = harvested(model, places.all, setting, "train", size.tokens, watch)
         sample = Rows({site.name: acts.at(site).sample(SAMPLE, setting.seed) for site in places.all})
         material = Material(model, places, sample, size)
-        held_out = gather(documents(model, setting, "held_out"), size.held_out).tokens
+        held_out = gather(read(model, setting, "held_out"), size.held_out).tokens
         found = list(outcomes(material, acts, held_out, setting, watch))
         return Report(claims(found, size), pieces(found, size))
 
 
 STUDY = Architectures()
-
-
-def harvested(model: HookedModel, places: Places, setting: Setting, size: Size, watch: Watch) -> Activations:
-    folder, read = setting.into / "activations", documents(model, setting, "train")
-    about = {"model": setting.model, "seed": setting.seed}
-    with watch.stage("harvest", size.tokens, "tokens") as advance:
-        for progress in harvesting(model, read, places.all, size.tokens, folder, about=about):
-            advance(progress.rows)
-    return Activations(folder)
 
 
 def outcomes(
@@ -189,7 +179,7 @@ def outcomes(
             yield measured(name, dictionary, material, held_out, 0.0)
 
 
-def batches(name: str, recipe: Recipe, material: Material, acts: Activations, setting: Setting) -> Iterator[Batch]:
+def batches(name: str, recipe: Recipe, material: Material, acts: Activations, setting: Setting) -> Iterator[Sized]:
     """The same rows in the same order for all, but for the recipe that learns from tokens: the same text."""
     size = material.size
     if name == "end_to_end":
@@ -199,12 +189,11 @@ def batches(name: str, recipe: Recipe, material: Material, acts: Activations, se
 
 
 def token_batches(model: HookedModel, setting: Setting, size: Size) -> Iterator[Tokens]:
-    read = gather(documents(model, setting, "train"), size.tokens // 255).tokens
-    each = max(1, size.batch // read.shape[1])
-    yield from (Tokens.of(ids) for ids in read.split(each))
+    ids = gather(read(model, setting, "train"), size.tokens // 255).tokens
+    yield from map(Tokens.of, ids.split(max(1, size.batch // ids.shape[1])))
 
 
-def learn(recipe: Recipe, given: Iterator[Batch], steps: int, material: Material) -> None:
+def learn(recipe: Recipe, given: Iterator[Sized], steps: int, material: Material) -> None:
     """A short warm-up, and a last half in which the rate falls to zero."""
     schedule = WarmUp(20) * Linear(steps // 2, steps + 1)
     learning = fit(recipe.dictionary, given, recipe.objective, lr=material.size.rate, clip=1.0, schedule=schedule)

@@ -17,22 +17,18 @@ from torch import Tensor
 
 from microtome.core.fit import fit
 from microtome.core.site import Site
-from microtome.data import stdlib
-from microtome.data.text import Part, text
-from microtome.data.windows import Window, shuffled, windows
 from microtome.dictionaries.activation_functions import TopK
 from microtome.dictionaries.normalisation import UnitMeanSquare
 from microtome.dictionaries.objectives import AuxK, Reconstruction
 from microtome.dictionaries.sae import SAE
 from microtome.evals.reconstruction import Variance
-from microtome.models.hooked import HookedModel
 from microtome.models.load import load
 from microtome.notebook.page import Heading, Sentence, Table
-from microtome.store.harvest import harvesting
 from microtome.store.records import Claim
 from microtome.store.shards import Activations
 from microtome.studies.chart import Chart, Series, short
 from microtome.studies.joint_law import JointLaw, Points, fit_law, refit
+from microtome.studies.material import harvested
 from microtome.studies.page import Piece
 from microtome.studies.study import Report, Setting, Study, Watch, at_least, at_most
 
@@ -128,27 +124,10 @@ def streams(setting: Setting, grid: Grid, watch: Watch) -> tuple[Activations, Fl
     """Activations of the model's middle residual stream: those to learn from, and those to measure on."""
     model = load(setting.model, device=setting.device)
     sites = model.sites("resid_post.*")
-    site = sites[len(sites) // 2]
-    acts = harvested(model, site, setting, "train", grid.tokens, watch)
-    held_out = harvested(model, site, setting, "held_out", grid.held_out, watch)
-    if len(acts) < grid.tokens:
-        watch.say(f"the text holds only {len(acts):,} tokens of the {grid.tokens:,} wanted; using them all")
+    middle = [sites[len(sites) // 2]]
+    acts = harvested(model, middle, setting, "train", grid.tokens, watch)
+    held_out = harvested(model, middle, setting, "held_out", grid.held_out, watch)
     return acts, held_out.rows(torch.arange(len(held_out)))
-
-
-def harvested(model: HookedModel, site: Site, setting: Setting, part: Part, tokens: int, watch: Watch) -> Activations:
-    folder = setting.into / f"activations-{part.replace('_', '-')}"
-    about = {"model": setting.model, "seed": setting.seed}
-    with watch.stage("harvest", tokens, "tokens") as advance:
-        for progress in harvesting(model, documents(model, setting, part), site, tokens, folder, about=about):
-            advance(progress.rows)
-    return Activations(folder)
-
-
-def documents(model: HookedModel, setting: Setting, part: Part) -> Iterator[Window]:
-    found = text(setting.text, part) if setting.text else stdlib.modules(part)
-    context = min(256, getattr(model.module.config, "max_position_embeddings", 256))
-    return windows(shuffled(found, setting.seed), model.tokenizer, context)
 
 
 def outcomes(
@@ -168,7 +147,7 @@ def outcomes(
         for index, rows in enumerate(acts.batches(batch, epochs=grid.epochs, seed=setting.seed)):
             for trial, each in zip(trials, learning, strict=True):
                 if index < trial.tokens // batch:
-                    each.step(cast(Tensor, rows).to(setting.device))
+                    each.step(rows.to(setting.device))
             advance(index + 1)
     for trial, each in zip(trials, learning, strict=True):
         yield measured(trial, cast(SAE, each.learned), held_out.to(setting.device))

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from microtome.circuits.patching import denoise, mean_ablate, noise, patch_activity, recovered, resample
+from microtome.circuits.interchange import swap
+from microtome.circuits.patching import denoise, mean_ablate, noise, recovered, resample
 from microtome.core.edit import Edit, patch, project_out
 from microtome.core.effects import effects
 from microtome.core.errors import Refusal
@@ -74,7 +75,7 @@ def test_components_that_are_all_axes_together_are_the_site(network: HookedModel
     basis = Coordinates(network.site("resid_post.0"), 8)
     source = network.run(clean, read=basis.reads)
     measure = Measure(lambda t: t["logits"][:, -1, 1], (network.site("logits"),), "a logit")
-    all_of_them: list[Edit] = [patch_activity(component, source) for component in basis]
+    all_of_them: list[Edit] = [swap(component, source) for component in basis]
     found = effects(network, corrupt, [all_of_them, patch(basis.reads[0], source)], measure)
     torch.testing.assert_close(found.after[0], found.after[1])
     one = denoise(network, clean, corrupt, measure, [basis[2]], by=("pos",))

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from microtome.core.errors import Refusal
-from microtome.core.fit import Adam, Batch, refuse_not_finite
+from microtome.core.fit import Adam, Batch, refuse_not_finite, training
 from microtome.core.fit import Objective as AnyObjective
 from microtome.dictionaries.activation_functions import BatchTopK
 from microtome.dictionaries.coder import LinearCoder
@@ -40,9 +40,8 @@ class ShardedEngine:
         self._tell_the_optimiser()
 
     def step(self, batch: Batch, lr: float) -> Mapping[str, Tensor]:
-        self.learned.train()
-        parts = self.objective.terms(SharedAttempt(self.learned, batch, self.mesh))
-        self.learned.eval()
+        with training(self.learned):
+            parts = self.objective.terms(SharedAttempt(self.learned, batch, self.mesh))
         found = {name: self.mesh.data.total(part) for name, part in parts.items()}
         refuse_not_finite(torch.stack(list(found.values())).sum(), lr)
         self.optimiser.zero_grad()
