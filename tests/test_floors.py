@@ -14,8 +14,24 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "microtome"
 EVERYTHING_BELOW = set(
-    "core data store interventions language parameters directions reasoning models dictionaries circuits vision dynamics "
-    "evals explain toys".split()
+    [
+        "core",
+        "data",
+        "store",
+        "interventions",
+        "language",
+        "parameters",
+        "directions",
+        "reasoning",
+        "models",
+        "dictionaries",
+        "circuits",
+        "vision",
+        "dynamics",
+        "evals",
+        "explain",
+        "toys",
+    ]
 )
 FLOORS = {  # what each package may import of the others
     "core": set(),
