@@ -9,7 +9,6 @@ import json
 import resource
 import shutil
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 
 from microtome.cli.progress import Watcher
+from microtome.cli.reading import Reading
 from microtome.cli.settings import Settings
 from microtome.core.component import Dictionary
 from microtome.core.errors import Refusal
@@ -27,10 +27,8 @@ from microtome.core.fit import Step, fit
 from microtome.core.linear import Coordinates
 from microtome.core.schedule import Linear, WarmUp
 from microtome.core.site import Site
-from microtome.data import stdlib
-from microtome.data.labels import LABELS, label_tokens
-from microtome.data.text import Document, Part, text
-from microtome.data.windows import Text, Tokenizer, Window, gather, pieces, shuffled, windows
+from microtome.data.labels import LABELS
+from microtome.data.windows import Text, gather
 from microtome.dictionaries.activation_functions import TopK
 from microtome.dictionaries.baselines import Strongest, principal_components, random_dictionary
 from microtome.dictionaries.files import load_dictionary, save_dictionary
@@ -43,16 +41,16 @@ from microtome.dictionaries.sae import SAE
 from microtome.evals.reconstruction import Variance, recovered
 from microtome.explain.catalog import Cataloguer
 from microtome.explain.rules import explain_rules
-from microtome.models.hooked import HookedModel
 from microtome.models.lens import direct_logits
-from microtome.models.load import load
 from microtome.models.neurons import neurons
 from microtome.store.catalog import Catalog
 from microtome.store.checkpoint import load_state, save_state
 from microtome.store.harvest import harvesting
+from microtome.store.journal import JSONLines
 from microtome.store.notes import Notes
 from microtome.store.records import Baseline, Figures, Run, Stage, Summary
-from microtome.store.shards import Activations
+from microtome.store.resuming import resumable
+from microtome.store.shards import Activations, Batches
 from microtome.store.survey import surveying
 
 OWN = "own"  # the dictionary itself, among its baselines
@@ -65,6 +63,7 @@ BASELINE_COMPONENTS = 256  # of each baseline explained: a sample says enough
 SAMPLE = 100_000  # rows from which units and baselines are estimated
 SPLICED = 64  # held-out windows on which cross-entropy is measured
 LOG_EVERY, SAVE_EVERY = 20, 200  # steps
+TRAINING = "training.safetensors"  # the state of the fit, in the run's folder
 
 
 class Dissection:
@@ -73,6 +72,7 @@ class Dissection:
     def __init__(self, settings: Settings, watch: Watcher, *, resume: bool = False):
         settings.refuse_nonsense()
         self.settings, self.watch, self.folder = settings, watch, settings.into
+        self.reading = Reading(settings)
         self.run = self._taken_up() if resume else self._begun()
 
     def _begun(self) -> Run:
@@ -120,54 +120,8 @@ class Dissection:
     # ------------------------------------------------------------ what the stages share
 
     @cached_property
-    def model(self) -> HookedModel:
-        return load(self.settings.model, device=self.settings.device)
-
-    @cached_property
     def site(self) -> Site:
-        return self.dictionary.reads[0] if self.settings.dictionary else self.model.site(self.settings.site)
-
-    @cached_property
-    def context(self) -> int:
-        most = getattr(self.model.module.config, "max_position_embeddings", 256)
-        if (self.settings.context or 0) > most:
-            raise Refusal(
-                f"--context {self.settings.context} is more than the {most} positions of {self.settings.model}"
-            )
-        return self.settings.context or min(256, most)
-
-    def documents(self, part: Part) -> list[Document]:
-        given = self.settings.text
-        found = shuffled(text(given, part) if given else stdlib.modules(part), self.settings.seed)
-        if not found:
-            raise Refusal(f"the text has no {part.replace('_', '-')} documents; give more files, or longer ones")
-        return found
-
-    def windows(self, part: Part, labelled: bool = False) -> Iterator[Window]:
-        return windows(self.documents(part), self.tokenizer, self.context, label_tokens if labelled else None)
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        if self.model.tokenizer is None:
-            raise Refusal(f"{self.settings.model} has no tokenizer, so it cannot read text; add one to its folder")
-        return self.model.tokenizer
-
-    @cached_property
-    def labelled(self) -> bool:
-        """Whether the text is Python, whose syntax labels every token."""
-        return all(path.endswith(".py") for path in self.settings.text)
-
-    @cached_property
-    def held_out(self) -> Text:
-        return gather(self.windows("held_out", self.labelled), max(1, self.settings.held_out // (self.context - 1)))
-
-    @cached_property
-    def proposals(self) -> Text:
-        """Text from which explanations are proposed: training documents, those first that were harvested last."""
-        found = windows(
-            reversed(self.documents("train")), self.tokenizer, self.context, label_tokens if self.labelled else None
-        )
-        return gather(found, max(1, self.settings.proposals // (self.context - 1)))
+        return self.dictionary.reads[0] if self.settings.dictionary else self.reading.model.site(self.settings.site)
 
     @cached_property
     def activations(self) -> Activations:
@@ -190,7 +144,7 @@ class Dissection:
     # ------------------------------------------------------------ the stages
 
     def _load(self) -> None:
-        model = self.model
+        model = self.reading.model
         parameters = sum(p.numel() for p in model.module.parameters())
         self.watch.say(
             f"{self.settings.model}: {parameters / 1e6:.1f}M parameters, {len(model.sites())} sites verified; "
@@ -205,10 +159,10 @@ class Dissection:
         if self.settings.dictionary:
             return
         with self.watch.stage("harvest", self.settings.tokens, "tokens") as advance:
-            about = {"model": self.settings.model, "context": self.context, "seed": self.settings.seed}
+            about = {"model": self.settings.model, "context": self.reading.context, "seed": self.settings.seed}
             found = harvesting(
-                self.model,
-                self.windows("train"),
+                self.reading.model,
+                self.reading.windows("train"),
                 self.site,
                 self.settings.tokens,
                 self.folder / "activations",
@@ -226,49 +180,29 @@ class Dissection:
         if self.settings.dictionary:
             save_dictionary(self.dictionary, self.folder / "dictionary")
             return
-        learning = self._learning()
-        steps = self.activations.batches_in(self.settings.epochs, self.settings.batch)
-        with self.watch.stage("fit", steps, "steps") as advance, (self.folder / "training.jsonl").open("a") as log:
-            begun = time.monotonic()
-            for step in learning:
+        learning, batches = self._learning()
+        steps = resumable(learning, batches, self.folder / TRAINING, every=SAVE_EVERY)
+        journal = JSONLines(self.folder / "training.jsonl", resume_after=learning.index)
+        last, begun = self.activations.batches_in(self.settings.epochs, self.settings.batch), time.monotonic()
+        with self.watch.stage("fit", last, "steps") as advance:
+            for step in steps:
                 advance(step.index)
-                if step.index % LOG_EVERY == 0 or step.index == steps:
-                    log.write(json.dumps(logged(step, learning, time.monotonic() - begun)) + "\n")
-                if step.index % SAVE_EVERY == 0:
-                    save_state(learning.state_dict(), self.folder / "training.safetensors")
-        save_state(learning.state_dict(), self.folder / "training.safetensors")
+                if step.index % LOG_EVERY == 0 or step.index == last:
+                    journal.log(step.index, logged(step, learning, time.monotonic() - begun))
         save_dictionary(cast(SAE, learning.learned), self.folder / "dictionary")
 
-    def _learning(self) -> fit:
-        """The fit, taken up where it was left."""
+    def _learning(self) -> tuple[fit, Batches]:
+        """The fit as it begins, and the batches that it learns from."""
         given, acts = self.settings, self.activations
         generator = torch.Generator().manual_seed(given.seed)
-        sae = SAE(
-            self.site,
-            acts.width,
-            given.width,
-            TopK(given.k),
-            UnitMeanSquare.of(acts.sample(SAMPLE)),
-            generator=generator,
-        )
+        units = UnitMeanSquare.of(acts.sample(SAMPLE))
+        sae = SAE(self.site, acts.width, given.width, TopK(given.k), units, generator=generator).to(given.device)
+        objective = (Reconstruction() + AuxK(given.width, dead_after=REVIVE_AFTER)).to(given.device)
+        batches = acts.batches(given.batch, epochs=given.epochs, seed=given.seed)
         steps = acts.batches_in(given.epochs, given.batch)
-        objective = Reconstruction() + AuxK(given.width, dead_after=REVIVE_AFTER)
-        saved = self.folder / "training.safetensors"
-        state = load_state(saved) if saved.exists() else None
-        batches = acts.batches(given.batch, epochs=given.epochs, seed=given.seed, start=state["index"] if state else 0)
-        sae, objective = sae.to(given.device), objective.to(given.device)
-        batches = (batch.to(given.device) for batch in batches)
-        learning = fit(
-            sae,
-            batches,
-            objective,
-            lr=given.lr,
-            schedule=WarmUp(50) * Linear(int(0.3 * steps), steps),
-        )
-        if state:
-            learning.load_state_dict(state)
-            cut_log(self.folder / "training.jsonl", state["index"])
-        return learning
+        schedule = WarmUp(50) * Linear(int(0.3 * steps), steps)
+        moved = (batch.to(given.device) for batch in batches)
+        return fit(sae, moved, objective, lr=given.lr, schedule=schedule), batches
 
     def _catalog(self) -> None:
         """One pass over held-out text, for the catalogue, those of the baselines and everybody's variance.
@@ -279,18 +213,22 @@ class Dissection:
         variances = {name: Variance(d) for name, d in dictionaries.items()}
         shown, asked = (
             self._cataloguers(text, folders)
-            for text, folders in ((self.held_out, self.catalogs), (self.proposals, self.sources))
+            for text, folders in ((self.reading.held_out, self.catalogs), (self.reading.proposals, self.sources))
         )
-        each = self.context - 1
-        with self.watch.stage("catalog", (len(self.held_out) + len(self.proposals)) * each, "tokens") as advance:
-            for seen in surveying(self.model, [*variances.values(), *shown.values()], self.held_out.tokens):
+        each = self.reading.context - 1
+        with self.watch.stage(
+            "catalog", (len(self.reading.held_out) + len(self.reading.proposals)) * each, "tokens"
+        ) as advance:
+            for seen in surveying(
+                self.reading.model, [*variances.values(), *shown.values()], self.reading.held_out.tokens
+            ):
                 advance(seen * each)
-            for seen in surveying(self.model, [*asked.values()], self.proposals.tokens):
-                advance((len(self.held_out) + seen) * each)
-            about = {"vocabulary": vocabulary_of(self.model), "labels": LABELS if self.labelled else ()}
+            for seen in surveying(self.reading.model, [*asked.values()], self.reading.proposals.tokens):
+                advance((len(self.reading.held_out) + seen) * each)
+            about = {"vocabulary": self.reading.vocabulary, "labels": LABELS if self.reading.labelled else ()}
             for name, cataloguer in shown.items():
                 logits = self._logits() if name == OWN else None
-                cataloguer.finish(**about, about=self._about_text(), logits=logits)
+                cataloguer.finish(**about, about=self.reading.about_held_out, logits=logits)
             for cataloguer in asked.values():
                 cataloguer.finish(**about, about="training text, from which explanations are proposed")
         kept = {
@@ -332,10 +270,7 @@ class Dissection:
         """Each component's direct effect on the logits, where the site and the model have one."""
         if not self.site.name.startswith(STREAM):
             return None
-        return direct_logits(self.model, self.dictionary.directions().write[:, 0].detach())
-
-    def _about_text(self) -> str:
-        return "held-out tenth of " + (", ".join(self.settings.text) or "the standard library")
+        return direct_logits(self.reading.model, self.dictionary.directions().write[:, 0].detach())
 
     def _explain(self) -> None:
         catalogs = {name: Catalog(folder) for name, folder in self.catalogs.items()}
@@ -367,8 +302,8 @@ class Dissection:
         with self.watch.stage("measure", len(sites), "sites") as advance:
             for number, site in enumerate(sites, 1):
                 here = [name for name, d in dictionaries.items() if d.writes[0] == site]
-                mean, tokens = found[here[0]]["mean"], self.held_out.tokens[:SPLICED]
-                scores = recovered(self.model, [dictionaries[n] for n in here], mean, tokens).shares
+                mean, tokens = found[here[0]]["mean"], self.reading.held_out.tokens[:SPLICED]
+                scores = recovered(self.reading.model, [dictionaries[n] for n in here], mean, tokens).shares
                 for name, score in zip(here, scores, strict=True):
                     found[name]["ce_recovered"] = score
                 advance(number)
@@ -392,14 +327,14 @@ class Dissection:
     def _sample(self) -> torch.Tensor:
         if not self.settings.dictionary:
             return self.activations.sample(SAMPLE, seed=1)
-        some = gather(self.windows("train"), 256).tokens
+        some = gather(self.reading.windows("train"), 256).tokens
         with torch.no_grad():
-            return self.model.run(some, read=[self.site])[self.site][:, 1:].flatten(0, 1).cpu()
+            return self.reading.model.run(some, read=[self.site])[self.site][:, 1:].flatten(0, 1).cpu()
 
     def _neurons(self) -> Dictionary:
         """The neurons of the site's layer, or the axes of the site where it has none."""
-        if self.site.layer is not None and f"mlp_act.{self.site.layer}" in self.model.family.sited:
-            return neurons(self.model, self.site.layer)
+        if self.site.layer is not None and f"mlp_act.{self.site.layer}" in self.reading.model.family.sited:
+            return neurons(self.reading.model, self.site.layer)
         return Coordinates(self.site, len(self.dictionary.directions().write[0, 0]))
 
     def _summarise(self, figures: dict[str, Figures]) -> None:
@@ -414,44 +349,25 @@ class Dissection:
 
     def _dead(self, never_fired: float | None) -> float | None:
         """Of a dictionary trained here, the share silent for the last million training tokens (or all of them)."""
-        saved = self.folder / "training.safetensors"
+        saved = self.folder / TRAINING
         if self.settings.dictionary or not saved.exists():
             return never_fired
-        state = load_state(saved)
-        silent = next(v for k, v in state["objective"].items() if k.endswith("silent"))
-        return (silent >= min(DEAD_WINDOW, state["rows"])).float().mean().item()
+        learning = load_state(saved)["learning"]
+        silent = next(v for k, v in learning["objective"].items() if k.endswith("silent"))
+        return (silent >= min(DEAD_WINDOW, learning["rows"])).float().mean().item()
 
 
-def logged(step: Step, learning: fit, seconds: float) -> dict:
-    """One row of training.jsonl."""
+def logged(step: Step, learning: fit, seconds: float) -> dict[str, float | int]:
+    """The figures of one row of training.jsonl."""
     objective = cast(torch.nn.Module, learning.objective)
     silent = next(b for name, b in objective.named_buffers() if name.endswith("silent"))
     return {
-        "step": step.index, "tokens": step.rows, "loss": step.loss, "explained_variance": 1 - step.parts["unexplained"],
+        "tokens": step.rows, "loss": step.loss, "explained_variance": 1 - step.parts["unexplained"],
         "auxk": step.parts["auxk"], "dead_fraction": (silent >= DEAD_WINDOW).float().mean().item(), "seconds": seconds,
     }  # fmt: skip
-
-
-def cut_log(path: Path, step: int) -> None:
-    """Drop the rows of steps that will be made again."""
-    if path.exists():
-        path.write_text(
-            "".join(
-                row + "\n"
-                for row in path.read_text().splitlines()
-                if row.endswith("}") and json.loads(row)["step"] <= step
-            )
-        )
 
 
 def explained_share(catalog: Catalog, found: list) -> float:
     """Of the components that fired at all, the share whose explanation scores at least .8 held out."""
     live = int(np.count_nonzero(catalog.components["count"]))
     return sum(e.score >= GOOD_EXPLANATION for e in found) / max(1, live)
-
-
-def vocabulary_of(model: HookedModel) -> list[str]:
-    """The text of every token that the model can predict; some models predict more than their tokenizer knows."""
-    known = len(model.tokenizer)
-    unknown = range(known, max(known, getattr(model.module.config, "vocab_size", known)))
-    return [*pieces(model.tokenizer, range(known)), *(f"<{i}>" for i in unknown)]
