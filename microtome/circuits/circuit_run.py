@@ -12,6 +12,7 @@ Behavior with Path Patching (arXiv 2304.05969); Wang et al. 2022 (arXiv 2211.005
 # pyright: reportUnknownMemberType=false
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -28,6 +29,13 @@ from microtome.core.site import Site
 from microtome.core.trace import Trace
 
 
+class Affine(NamedTuple):
+    """A projection of the normed stream, head by head: `weight x + constant`."""
+
+    weight: Float[Tensor, "head e d"]
+    constant: Float[Tensor, "head e"]
+
+
 class CircuitRun:
     """Runs of one batch of pairs with some edges kept: `run(kept)` for many choices of edges at once."""
 
@@ -39,6 +47,7 @@ class CircuitRun:
             read = [s for la in wired.layers for s in (la.pre, la.mid)] + [wired.layers[-1].post]
             self.corrupt: Trace = wired.model.run(corrupt, read=read)
             self.were = [self._shares(i, self.ends.corrupt, 1) for i in range(wired.anatomy.layers)]
+            self.maps = [self._affine(i) for i in range(wired.anatomy.layers)]
 
     def __call__(self, kept: Float[Tensor, "cells writers readers"]) -> Float[Tensor, "cells pairs"]:
         """The measure in each cell. `kept` may lie between 0 and 1, and gradients reach it."""
@@ -54,10 +63,7 @@ class CircuitRun:
     def _layer(self, i: int, kept: Tensor, changes: list[Tensor]) -> None:
         """Run one layer with what each of its readers reads, and note what its heads and its MLP now write."""
         cells, sites, anatomy = len(kept), self.wired.layers[i], self.wired.anatomy
-        fills = [
-            fill(site, self._projected(i, role, site, kept, changes))
-            for role, site in zip(ROLES, (sites.q, sites.k, sites.v), strict=True)
-        ]
+        fills = self._projected(i, kept, changes)
         wanted = [sites.z, *([sites.raw, sites.attn_out] if self.wired.sandwiched(i) else [])]
         now = self._shares(i, self._resume(cells, i - 1, self._whole(sites.pre, cells), wanted, fills), cells)
         heads = self._masked(now - self.were[i].repeat(cells, 1, 1, 1), cells)
@@ -67,23 +73,36 @@ class CircuitRun:
         mlp = out[sites.mlp_out] - self.ends.corrupt[sites.mlp_out].repeat(cells, 1, 1)
         changes += [heads, self._masked(mlp[:, None], cells)]
 
-    def _projected(self, i: int, role: str, site: Site, kept: Tensor, changes: list[Tensor]) -> Tensor:
-        """What each head's queries (or keys, or values) are, each made of a stream of its own."""
-        sites, cells = self.wired.layers[i], len(kept)
-        streams = self._streams(kept, changes, sites.pre, self.wired.anatomy.read_at(i, role))
-        heads = []
-        for h, stream in enumerate(streams):
-            entered = [fill(sites.pre, stream)] if i == 0 else []
-            made = self._resume(cells, i - 1, stream, [site], entered)
-            heads.append(made[site][:, :, h])
-        return torch.stack(heads, 2)
+    def _projected(self, i: int, kept: Tensor, changes: list[Tensor]) -> list[Edit]:
+        """What each head's queries, keys and values are, each made of a stream of its own: normed all in one pass."""
+        sites, anatomy, cells = self.wired.layers[i], self.wired.anatomy, len(kept)
+        sizes = [anatomy.count(role) for role in ROLES]
+        streams = self._streams(kept, changes, sites.pre, anatomy.read_at(i, *ROLES))
+        stacked = streams.flatten(0, 1)
+        entered = [fill(sites.pre, stacked)] if i == 0 else []
+        made = self._resume(cells * sum(sizes), i - 1, stacked, [sites.attn_in], entered)[sites.attn_in]
+        normed = made.unflatten(0, streams.shape[:2]).split(sizes)
+        return [
+            fill(site, torch.einsum("hbpd,hed->bphe", x, weight) + constant)
+            for site, x, (weight, constant) in zip((sites.q, sites.k, sites.v), normed, self.maps[i], strict=True)
+        ]
 
-    def _streams(self, kept: Tensor, changes: list[Tensor], site: Site, readers: slice) -> list[Tensor]:
-        """What each of these readers reads."""
+    def _affine(self, i: int) -> list[Affine]:
+        """How heads make queries, keys and values of the normed stream; what is no multiple of it, from a run."""
+        sites, reading = self.wired.layers[i], self.wired.reading(i)
+        trace = self.wired.model.run(self.wired.token, read=[sites.attn_in, sites.q, sites.k, sites.v])
+        x = trace[sites.attn_in][0, 0]
+        return [
+            Affine(weight, trace[site][0, 0] - torch.einsum("d,hed->he", x, weight))
+            for site, weight in zip((sites.q, sites.k, sites.v), reading, strict=True)
+        ]
+
+    def _streams(self, kept: Tensor, changes: list[Tensor], site: Site, readers: slice) -> Tensor:
+        """What each of these readers reads: `readers rows pos d`."""
         so_far = torch.cat(changes, 1).unflatten(0, (len(kept), -1))
         weights = kept[:, : so_far.shape[2], readers].to(so_far)
         streams = torch.einsum("cbwsd,cwr->rcbsd", so_far, weights) + self.corrupt[site]
-        return list(streams.flatten(1, 2))
+        return streams.flatten(1, 2)
 
     def _entering(self, cells: int) -> Float[Tensor, "rows 1 pos d"]:
         site = self.wired.layers[0].pre
