@@ -71,10 +71,14 @@ class Stage:
 
     def __str__(self) -> str:
         share = min(1.0, self.done / max(self.total, 1e-9))
-        rate = f"{short(self.rate)} {self.unit}/s"
-        return (
-            f"{share:4.0%}  {short(self.done)} of {short(self.total)} {self.unit}  {rate}  {clock(self.remaining)} left"
-        )
+        return f"{share:4.0%}  {short(self.done)} of {short(self.total)} {self.unit}{self._pace()}"
+
+    def _pace(self) -> str:
+        """How fast and how long still; nothing before there are two pieces of news to tell it from."""
+        if not self.rate:
+            return ""
+        rate = f"{short(self.rate)} {self.unit}/s" if self.rate >= 1 else f"{clock(1 / self.rate)} each"
+        return f"  {rate}  {clock(self.remaining)} left"
 
 
 class Plain(Watcher):
