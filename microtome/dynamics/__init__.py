@@ -1,0 +1,1 @@
+"""How networks come to be: series over checkpoints, phases, progress measures, learning coefficients."""
