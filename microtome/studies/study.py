@@ -25,6 +25,7 @@ STUDIES = {  # each module holds its study as STUDY
     "architectures": "microtome.studies.architectures",
     "ground_truth": "microtome.studies.ground_truth",
     "induction": "microtome.studies.induction",
+    "planted": "microtome.studies.planted",
     "pronoun": "microtome.studies.pronoun",
     "scaling": "microtome.studies.scaling",
 }
