@@ -26,11 +26,11 @@ class Toy(nn.Module, ABC):
     sites: Sited
 
     @abstractmethod
-    def forward(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
-        """With a seed axis, x is (seed, row, d_in), or (row, d_in) for all seeds, and y is (seed, row, d_out)."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Rows of x to rows of y. With a seed axis x may have it too, or is for all seeds; y has it."""
 
     @abstractmethod
-    def target(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
+    def target(self, x: Tensor) -> Tensor:
         """What y should be."""
 
     @abstractmethod
