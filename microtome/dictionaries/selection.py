@@ -17,8 +17,9 @@ from torch.nn.functional import embedding_bag
 from microtome.core.sparse import gather_dot, gather_dot_ragged, scatter_outer, scatter_outer_ragged
 
 SPARE = 16  # candidates proposed beyond k
-GROUP = 8  # scores that stand behind one maximum
-BLOCK = 256  # rows of pre-activations held at a time
+GROUP = 4  # scores that stand behind one maximum
+ENOUGH = 4  # groups for each that is wanted, below which looking at all is quicker
+BLOCK = 512  # rows of pre-activations held at a time
 SAMPLE = 64  # rows from which the bound of a batch is guessed
 
 
@@ -47,7 +48,7 @@ def _strongest(scores: Float[Tensor, "rows n"], k: int) -> Int[Tensor, "rows k"]
 
 def _in_groups(keys: Tensor, k: int) -> Int[Tensor, "rows k"]:
     rows, n = keys.shape
-    if n % GROUP or n // GROUP <= k:
+    if n % GROUP or n // GROUP < ENOUGH * k:
         return keys.topk(k, 1, sorted=False).indices
     groups = n // GROUP
     chosen = _in_groups(keys.view(rows, GROUP, groups).amax(1), k)
@@ -86,15 +87,18 @@ class Search:
         self, x: Float[Tensor, "rows d"], bias: Float[Tensor, "n"], k: int
     ) -> tuple[Float[Tensor, "rows k"], Int[Tensor, "rows k"]]:
         """The k largest of each row, exactly, in no order, and which."""
-        found = [self._top(rows, scores, bias, k) for rows, scores in self.scores(x, bias)]
-        values, indices = (torch.cat(part) for part in zip(*found, strict=True))
-        return values, indices
+        if self.fast:
+            candidates = [_strongest(scores, k + SPARE) for _, scores in self.scores(x, bias)]
+            return self._best_of(torch.cat(candidates), x, bias, k)
+        values, indices = zip(*(largest(scores, k) for _, scores in self.scores(x, bias)), strict=True)
+        return torch.cat(values), torch.cat(indices)
 
-    def _top(self, rows: Tensor, scores: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        if not self.fast:
-            return largest(scores, k)
-        _, candidates = largest(scores, k + SPARE)
-        exact = gather_dot(rows, self.weights, candidates) + bias[candidates]
+    def _best_of(self, candidates: Tensor, x: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The k largest of each row's candidates, by scores in full precision.
+
+        For all rows at once: between two blocks the product drives the weights out of the cache.
+        """
+        exact = gather_dot(x, self.weights, candidates) + bias[candidates]
         best = exact.topk(k, 1, sorted=False)
         return best.values, candidates.gather(1, best.indices)
 

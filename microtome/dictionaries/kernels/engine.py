@@ -128,7 +128,7 @@ class SparseEngine:
         active = self.kernels.encode(u)
         compared = self.kernels.compare(u, active)
         revived = self._revived(u, compared.error, active)
-        share = self.task.by / (x - x.mean(0)).pow(2).sum()
+        share = self.task.by / (x - x.mean(0)).square_().sum()
         parts = self._parts(share * compared.squares, revived)
         refuse_not_finite(torch.stack(list(parts.values())).sum(), lr)
         self._move(u, compared, active, 2 * share, revived.extra if revived else None, lr)
