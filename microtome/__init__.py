@@ -42,6 +42,7 @@ if typing.TYPE_CHECKING:
     from microtome.cli.dissect import dissect
     from microtome.cli.plan import plan
     from microtome.cli.study import study
+    from microtome.data.corpus import corpus
     from microtome.dictionaries.files import save_dictionary
     from microtome.dictionaries.formats.registry import load_any
     from microtome.explain.catalog import catalog
@@ -56,6 +57,7 @@ LATER = {  # loaded when first asked for: they bring transformers, FastAPI and t
     "catalog": "microtome.explain.catalog",
     "check": "microtome.cli.check",
     "convert": "microtome.cli.convert",
+    "corpus": "microtome.data.corpus",
     "dissect": "microtome.cli.dissect",
     "harvest": "microtome.store.harvest",
     "load": "microtome.models.load",
@@ -92,6 +94,7 @@ __all__ = [
     "check",
     "clamp",
     "convert",
+    "corpus",
     "cross_entropy",
     "dissect",
     "effects",

@@ -4,11 +4,10 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 from microtome.cli.settings import Settings
-from microtome.core.errors import Refusal
-from microtome.data import stdlib
+from microtome.data.corpus import context_of, cut, documents
 from microtome.data.labels import label_tokens
-from microtome.data.text import Document, Part, text
-from microtome.data.windows import Text, Tokenizer, Window, gather, pieces, shuffled, windows
+from microtome.data.text import Document, Part
+from microtome.data.windows import Text, Window, gather, pieces
 from microtome.models.hooked import HookedModel
 from microtome.models.load import load
 
@@ -25,31 +24,13 @@ class Reading:
 
     @cached_property
     def context(self) -> int:
-        most = getattr(self.model.module.config, "max_position_embeddings", 256)
-        if (self.settings.context or 0) > most:
-            raise Refusal(
-                f"--context {self.settings.context} is more than the {most} positions of {self.settings.model}"
-            )
-        return self.settings.context or min(256, most)
-
-    def documents(self, part: Part) -> list[Document]:
-        given = self.settings.text
-        found = shuffled(text(given, part) if given else stdlib.modules(part), self.settings.seed)
-        if not found:
-            raise Refusal(f"the text has no {part.replace('_', '-')} documents; give more files, or longer ones")
-        return found
+        return context_of(self.model, self.settings.context)
 
     def windows(self, part: Part, labelled: bool = False) -> Iterator[Window]:
-        return self._windows(self.documents(part), labelled)
+        return self._cut(documents(self.settings.text, part, self.settings.seed), labelled)
 
-    def _windows(self, found: Iterable[Document], labelled: bool) -> Iterator[Window]:
-        return windows(found, self.tokenizer, self.context, label_tokens if labelled else None)
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        if self.model.tokenizer is None:
-            raise Refusal(f"{self.settings.model} has no tokenizer, so it cannot read text; add one to its folder")
-        return self.model.tokenizer
+    def _cut(self, found: Iterable[Document], labelled: bool) -> Iterator[Window]:
+        return cut(self.model, found, self.settings.context, label_tokens if labelled else None)
 
     @cached_property
     def labelled(self) -> bool:
@@ -63,7 +44,7 @@ class Reading:
     @cached_property
     def proposals(self) -> Text:
         """Text from which explanations are proposed: training documents, those first that were harvested last."""
-        found = self._windows(reversed(self.documents("train")), self.labelled)
+        found = self._cut(reversed(documents(self.settings.text, "train", self.settings.seed)), self.labelled)
         return gather(found, max(1, self.settings.proposals // (self.context - 1)))
 
     @property
@@ -73,6 +54,7 @@ class Reading:
     @property
     def vocabulary(self) -> list[str]:
         """The text of every token that the model can predict; some models predict more than their tokenizer knows."""
-        known = len(self.model.tokenizer)
+        tokenizer = self.model.tokenizer
+        known = len(tokenizer)
         unknown = range(known, max(known, getattr(self.model.module.config, "vocab_size", known)))
-        return [*pieces(self.tokenizer, range(known)), *(f"<{i}>" for i in unknown)]
+        return [*pieces(tokenizer, range(known)), *(f"<{i}>" for i in unknown)]

@@ -43,18 +43,18 @@ UNITS: dict[str, type[Normalisation]] = {
 CONSTRAINTS: dict[str, type[Constraint]] = {c.__name__: c for c in (UnitRows, Free)}
 
 
-def save_dictionary(dictionary: Dictionary, folder: Path) -> None:
+def save_dictionary(dictionary: Dictionary, folder: Path | str) -> None:
     """Write a dictionary to a folder. Raises Refusal for a kind that has no description here."""
     name = type(dictionary).__name__
     if name not in DESCRIBED:
         raise Refusal(f"a {name} cannot be saved; known: {', '.join(DESCRIBED)}")
     sites = {"reads": sites_as_plain(dictionary.reads), "writes": sites_as_plain(dictionary.writes)}
-    save_module(dictionary, folder, {"class": name, **sites, **DESCRIBED[name][0](dictionary)})
+    save_module(dictionary, Path(folder), {"class": name, **sites, **DESCRIBED[name][0](dictionary)})
 
 
-def load_dictionary(folder: Path) -> Any:
+def load_dictionary(folder: Path | str) -> Any:
     """Read a dictionary from a folder. Raises Refusal where it is none, or of a kind this version does not know."""
-    return load_module(folder, build)
+    return load_module(Path(folder), build)
 
 
 def build(about: dict) -> Dictionary:

@@ -20,6 +20,7 @@ from microtome.models.adapter import Family, Into, OutOf, Place, Sited
 from microtome.models.attention import Attended, attending
 
 if TYPE_CHECKING:
+    from microtome.models.remembering import Remembered
     from microtome.models.verify import Verification
 
 WHOLE_OUTPUT = ("logits", "output")  # there is nothing left to skip after these
@@ -41,6 +42,14 @@ class HookedModel:
         self.withdrawn: dict[str, str] = dict(family.lacking)
         self.lock = RLock()
         self.forms: dict[str, Callable[[Tensor], Any]] = {}  # how each block returns its stream, once it was seen
+        self.remembers: bool | None = (
+            None  # whether a pass over the last columns ends where a whole one does, once tried
+        )
+
+    @property
+    def context(self) -> int | None:
+        """How many positions it takes at once, where its configuration says."""
+        return getattr(getattr(self.module, "config", None), "max_position_embeddings", None)
 
     # ------------------------------------------------------------ sites
 
@@ -154,6 +163,16 @@ class HookedModel:
         from microtome.models.resuming import resume
 
         return resume(self, self.inputs(inputs), layer, stream, read=list(read), edit=edit)
+
+    def remember(self, inputs: Inputs) -> "Remembered | None":
+        """A run of which later columns can be run again; see `core.model.Resumable.remember`."""
+        from microtome.models.remembering import remember
+
+        return remember(self, self.inputs(inputs))
+
+    def weights(self) -> Iterator[Tensor]:
+        """The network's own parameters."""
+        return self.module.parameters()
 
     @contextmanager
     def hooks(self, visits: Mapping[str, Callable[[Tensor], Tensor]]) -> Iterator[None]:

@@ -34,14 +34,14 @@ KINDS = {
 Named = Mapping[str, Dictionary]
 
 
-def save_edits(edits: Sequence[Edit], path: Path, dictionaries: Named | None = None) -> None:
+def save_edits(edits: Sequence[Edit], path: Path | str, dictionaries: Named | None = None) -> None:
     """Write edits. Raises Refusal for a free function, or a dictionary that has no name in `dictionaries`."""
-    save_state({"edits": [written(edit, dictionaries or {}) for edit in edits]}, path)
+    save_state({"edits": [written(edit, dictionaries or {}) for edit in edits]}, Path(path))
 
 
-def load_edits(path: Path, dictionaries: Named | None = None) -> list[Edit]:
+def load_edits(path: Path | str, dictionaries: Named | None = None) -> list[Edit]:
     """Read edits back. Raises Refusal where a dictionary that they name is not given."""
-    return [read(record, dictionaries or {}) for record in load_state(path)["edits"]]
+    return [read(record, dictionaries or {}) for record in load_state(Path(path))["edits"]]
 
 
 def written(edit: Edit, dictionaries: Named) -> dict:

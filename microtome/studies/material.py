@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 from microtome.core.site import Site
-from microtome.data import stdlib
-from microtome.data.text import Part, text
-from microtome.data.windows import Window, shuffled, windows
+from microtome.data.corpus import corpus
+from microtome.data.text import Part
+from microtome.data.windows import Window
 from microtome.models.hooked import HookedModel
 from microtome.store.harvest import harvesting
 from microtome.store.shards import Activations
@@ -14,9 +14,7 @@ from microtome.studies.study import Setting, Watch
 
 def read(model: HookedModel, setting: Setting, part: Part) -> Iterator[Window]:
     """Windows of the study's text, its documents shuffled."""
-    found = text(setting.text, part) if setting.text else stdlib.modules(part)
-    context = min(256, getattr(model.module.config, "max_position_embeddings", 256))
-    return windows(shuffled(found, setting.seed), model.tokenizer, context)
+    return corpus(model, setting.text, part, seed=setting.seed)
 
 
 def harvested(

@@ -186,7 +186,7 @@ def refused(capsys: pytest.CaptureFixture, code: int, *words: str) -> None:
         (["--k", "many"], ["--k", "many"]),
         (["--tokens", "0"], ["tokens", "greater than 0"]),
         (["--tokens", "nan"], ["tokens"]),
-        (["--context", "65"], ["--context 65 is more than the 64 positions"]),
+        (["--context", "65"], ["a context of 65 is more than the 64 positions"]),
         (["--context", "1"], ["context", "greater than 1"]),
         (["--colour", "red"], ["--colour"]),
         (["--batch", "1000000"], ["rows are fewer than one batch of 1000000; harvest more tokens or lower the batch"]),

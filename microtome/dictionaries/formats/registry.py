@@ -135,7 +135,7 @@ def checked(kind: Format, place: Source, rows: Rows | None) -> list[Found]:
     ]
 
 
-def write(dictionaries: Dictionary | Sequence[Dictionary], folder: Path, to: str) -> None:
+def write(dictionaries: Dictionary | Sequence[Dictionary], folder: Path | str, to: str) -> None:
     """Write dictionaries in a format. Raises Refusal for an unknown one, and for what it cannot express."""
     several = [dictionaries] if isinstance(dictionaries, Dictionary) else list(dictionaries)
-    format_named(to).write(several, folder)
+    format_named(to).write(several, Path(folder))
