@@ -8,8 +8,9 @@ principal components.
 
 import time
 from collections.abc import Callable, Iterator, Sized
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -34,6 +35,7 @@ from microtome.notebook.page import Sentence, Table
 from microtome.store.records import Claim
 from microtome.store.shards import Activations
 from microtome.store.survey import surveying
+from microtome.studies.kept import Kept
 from microtome.studies.material import harvested, read
 from microtome.studies.study import Report, Setting, Study, Watch, at_least
 
@@ -167,16 +169,29 @@ STUDY = Architectures()
 def outcomes(
     material: Material, acts: Activations, held_out: Int[Tensor, "windows context"], setting: Setting, watch: Watch
 ) -> Iterator[Outcome]:
-    """Train each and measure it; the baselines last."""
-    steps = material.size.tokens // material.size.batch
+    """Train each and measure it; the baselines last. What was found before a stop is not made again."""
+    kept = Kept(setting.into / "outcomes.jsonl", {**asdict(setting), "into": "", "size": asdict(material.size)})
     with watch.stage("train and measure", len(ENTRANTS), "dictionaries") as advance:
         for done, (name, make) in enumerate(ENTRANTS.items(), 1):
-            recipe, begun = make(material), time.monotonic()
-            learn(recipe, batches(name, recipe, material, acts, setting), steps, material)
-            yield measured(name, recipe.dictionary, material, held_out, time.monotonic() - begun)
+            find = partial(outcome, name, make, material, acts, held_out, setting)
+            yield Outcome(**kept.of(name, find))
             advance(done)
         for name, dictionary in baselines(material).items():
             yield measured(name, dictionary, material, held_out, 0.0)
+
+
+def outcome(
+    name: str,
+    make: Callable[[Material], Recipe],
+    material: Material,
+    acts: Activations,
+    held_out: Int[Tensor, "windows context"],
+    setting: Setting,
+) -> dict[str, Any]:
+    """Train one and measure it."""
+    recipe, begun = make(material), time.monotonic()
+    learn(recipe, batches(name, recipe, material, acts, setting), material.size.tokens // material.size.batch, material)
+    return measured(name, recipe.dictionary, material, held_out, time.monotonic() - begun)._asdict()
 
 
 def batches(name: str, recipe: Recipe, material: Material, acts: Activations, setting: Setting) -> Iterator[Sized]:
