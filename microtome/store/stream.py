@@ -10,14 +10,18 @@ One forward pass, stopped at the last site, serves all sites; and one stream ser
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
 
 from microtome.core.errors import Refusal
 from microtome.core.fit import Batch
+from microtome.core.inputs import Tokens
 from microtome.core.model import Model
 from microtome.core.site import Site
+from microtome.data.spread import spread as spread_out
+from microtome.data.windows import Window
 from microtome.store.buffer import MixingBuffer
 from microtome.store.filters import Filter
 from microtome.store.passes import Inspection, Item, Pass, Reader, batch_of
@@ -25,7 +29,9 @@ from microtome.store.prefetch import Prefetch
 from microtome.store.shards import refuse_other
 
 Text = Iterable[Item] | Callable[[], Iterable[Item]]
-PAGES = 64  # batches in the buffer, where its size is not given
+PAGES = 64  # batches in the buffer at least, where its size is not given
+MOST = 2**19  # rows in it, beyond those batches: a gigabyte of 512 dimensions, of which half is in use
+SPREAD = 2**23  # tokens of text put in order at a time: 67 MB
 
 
 def stream(
@@ -41,23 +47,48 @@ def stream(
     at_once: int = 32,
     ahead: int = 1,
     precision: torch.dtype | None = None,
+    spread: int = SPREAD,
     seed: int = 0,
 ) -> "Stream":
     """Batches of a model's activations over text.
 
     `windows`: windows or batches of inputs, or a function that makes them, which is needed to resume and for several
-    epochs where they come from a generator. `buffer`: rows that the shuffle has room for, a multiple of `batch` (64
-    batches); they are float32, half of that room is in use at a time, and the more there is, the better it mixes (see
-    buffer.py). `tokens`: exactly so many rows are read in each epoch. `filters`: by default position 0 is dropped.
-    `at_once`: windows in a forward pass. `ahead`: passes that a thread of its own makes ahead of need, 0 for none.
-    `precision`: that of the linear layers, by default bfloat16 where the hardware is quicker at it.
+    epochs where they come from a generator. `buffer`: rows that the shuffle has room for, a multiple of `batch` (by
+    default as `roomy` says); they are float32, half of that room is in use at a time, and the more there is, the better
+    it mixes (see buffer.py). `tokens`: exactly so many rows are read in each epoch. `filters`: by default position 0 is
+    dropped. `at_once`: windows in a forward pass. `ahead`: passes that a thread of its own makes ahead of need, 0 for
+    none. `precision`: that of the linear layers, by default bfloat16 where the hardware is quicker at it. `spread`: so
+    many tokens of text at a time are put in an order that mixes documents before the model reads them (see
+    data/spread.py), 0 for the text's own order; batches of inputs stay as they come. The first pass waits for it.
 
     Raises NoSuchSite, and Refusal for sites that do not hold rows.
     """
     reader = Reader(model, sites, filters, precision)
-    size = PAGES * batch if buffer is None else buffer
+    windows, context = looked_at(windows)
+    size = roomy(batch, context) if buffer is None else buffer
     mixing = MixingBuffer(batch, size, torch.Generator().manual_seed(seed), reader.device)
-    return Stream(reader, windows, mixing, tokens=tokens, epochs=epochs, at_once=at_once, ahead=ahead)
+    return Stream(
+        reader, windows, mixing, tokens=tokens, epochs=epochs, at_once=at_once, ahead=ahead, spread=spread, seed=seed
+    )
+
+
+def looked_at(windows: Text) -> tuple[Text, int]:
+    """The text, nothing of it lost, and how many tokens its first window has; 0 where that is none of text."""
+    found = iter(windows() if callable(windows) else windows)
+    first = next(found, None)
+    if isinstance(windows, Iterator) and first is not None:
+        windows = chain([first], found)
+    if isinstance(first, Tokens):
+        return windows, first.ids.shape[1]
+    return windows, len(first.tokens) if isinstance(first, Window) else 0
+
+
+def roomy(batch: int, context: int) -> int:
+    """The size of a buffer in which a batch holds no more than two rows of a window, and so rows of many documents.
+
+    At least 64 batches, and beyond those at most 524,288 rows.
+    """
+    return batch * max(PAGES, min(context // 2, MOST // batch))
 
 
 class Stream(Iterator[Batch]):
@@ -78,14 +109,20 @@ class Stream(Iterator[Batch]):
         epochs: int = 1,
         at_once: int = 32,
         ahead: int = 1,
+        spread: int = 0,
+        seed: int = 0,
     ):
-        for name, value, least in (("epochs", epochs, 1), ("at_once", at_once, 1), ("ahead", ahead, 0)):
+        """`spread` as for `stream`; the order it makes is drawn from the seed, anew in each epoch."""
+        for name, value, least in (
+            ("epochs", epochs, 1), ("at_once", at_once, 1), ("ahead", ahead, 0), ("spread", spread, 0),
+        ):  # fmt: skip
             if value < least:
                 raise Refusal(f"{name} is {value}; give at least {least}")
         if tokens is not None and tokens < buffer.batch:
             raise Refusal(f"tokens is {tokens}, fewer than one batch of {buffer.batch}; give more, or lower the batch")
         self.reader, self.windows, self.buffer = reader, windows, buffer
         self.tokens, self.epochs, self.at_once, self.ahead = tokens, epochs, at_once, ahead
+        self.spread, self.seed = spread, seed
         self.epoch = self.windows_read = self.rows_read = 0  # the last two in this epoch
         self.dropped: dict[str, int] = {}  # places, by filter, over all epochs
         self.inspection = Inspection()
@@ -125,6 +162,7 @@ class Stream(Iterator[Batch]):
     def _open(self) -> Iterator[Pass]:
         """The passes from the place in the text where this stream is."""
         found = self.windows() if callable(self.windows) else self.windows
+        found = spread_out(found, self.spread, f"{self.seed}, {self.epoch}")
         passes = self.reader.passes(found, self.at_once, self.windows_read)
         return Prefetch(passes, self.ahead) if self.ahead else passes
 
@@ -190,4 +228,5 @@ class Stream(Iterator[Batch]):
         return {
             "sites": [site.name for site in self.reader.sites], "filters": [str(f) for f in self.reader.filters],
             "batch": self.buffer.batch, "size": self.buffer.size, "tokens": self.tokens, "at_once": self.at_once,
+            "spread": self.spread, "seed": self.seed,
         }  # fmt: skip

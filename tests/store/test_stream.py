@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from microtome.data.windows import Window
 from microtome.models.hooked import HookedModel
 from microtome.store.checkpoint import load_state, save_state
 from microtome.store.filters import HighNorm, Positions, SpecialTokens
-from microtome.store.stream import Stream, stream
+from microtome.store.stream import SPREAD, Stream, stream
 from tests import toys
 from tests.store.echo import Echo, origins, windows
 
@@ -73,9 +74,24 @@ def test_each_epoch_serves_every_row_once_in_an_order_of_its_own() -> None:
 def test_sizes_are_exact_in_tokens() -> None:
     found = echoes(tokens=100)
     assert len(served(found)) == 96  # whole batches of the 100
-    assert sorted(served(echoes(tokens=96))) == [(w, p) for w in range(12) for p in range(1, 9)]
+    assert sorted(served(echoes(tokens=96, spread=0))) == [(w, p) for w in range(12) for p in range(1, 9)]
     assert echoes(buffer=64).buffer.size == 64 and len(echoes(buffer=64).buffer.pages) == 4
-    assert stream(Echo(), windows(3), "echo", 10).buffer.size == 640
+
+
+@pytest.mark.parametrize(
+    ("batch", "context", "pages"), [(10, 9, 64), (10, 300, 150), (4096, 300, 128), (2**14, 300, 64)]
+)
+def test_where_no_size_is_given_the_buffer_has_room_for_two_rows_of_a_window_and_batch(
+    batch: int, context: int, pages: int
+) -> None:
+    rows = list(windows(3, context))
+    for text in (rows, iter(rows), lambda: iter(rows), [Tokens.of(torch.zeros(2, context, dtype=torch.long))]):
+        assert len(stream(Echo(), text, "echo", batch).buffer.pages) == pages
+
+
+def test_a_look_at_the_text_takes_nothing_from_it() -> None:
+    each = [served(stream(Echo(), text, "echo", 8)) for text in (windows(30), list(windows(30)), lambda: windows(30))]
+    assert sorted(each[0]) == [(w, p) for w in range(30) for p in range(1, 9)] and each[0] == each[1] == each[2]
 
 
 def test_no_more_rows_wait_in_the_buffer_than_it_has_room_for() -> None:
@@ -120,6 +136,19 @@ def test_batches_mix_as_many_windows_as_a_global_shuffle_would() -> None:
     found = stream(Echo(), windows(count, context), "echo", batch, 2 * batch * context, at_once=16)
     shuffled = torch.arange(count).repeat_interleave(context - 1)[torch.randperm(count * (context - 1))][:, None]
     assert distinct(list(found)) >= 0.95 * distinct(list(shuffled.split(batch)[:-1]))
+
+
+def test_by_default_batches_show_as_many_documents_as_a_global_shuffle_would() -> None:
+    sizes, context, batch = [4 + 100 * 3 // (i + 3) for i in range(60)], 129, 256  # some long documents, many short
+    owners = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    text = [
+        window._replace(tokens=np.full(context, i), document=str(i))
+        for i, window in zip(owners.tolist(), windows(len(owners)), strict=True)
+    ]
+    mixed, plain = (stream(Echo(), text, "echo", batch, at_once=16, spread=room) for room in (SPREAD, 0))
+    rows = owners.repeat_interleave(context - 1)
+    shuffled = list(rows[torch.randperm(len(rows))][:, None].split(batch)[:-1])
+    assert distinct(list(mixed)) >= 0.95 * distinct(shuffled) >= 2 * distinct(list(plain))
 
 
 @pytest.mark.parametrize("pages", [2, 8])
@@ -216,6 +245,8 @@ def test_the_state_of_another_stream_is_refused() -> None:
     state = echoes().state_dict()
     with pytest.raises(Refusal, match="that state has batch 16, and here it is 8; give the same"):
         echoes(batch=8).load_state_dict(state)
+    with pytest.raises(Refusal, match="that state has seed 0, and here it is 1; give the same"):
+        echoes(seed=1).load_state_dict(state)
     with pytest.raises(Refusal, match=r"that state has sites \['echo'\], and here it is \['twice'\]"):
         echoes(sites="twice").load_state_dict(state)
 
@@ -250,6 +281,7 @@ def test_a_text_shorter_than_where_it_was_left_is_refused() -> None:
         (lambda: echoes(buffer=65), "buffer is 65 rows, which is no multiple of the batch of 16; give 64"),
         (lambda: echoes(epochs=0), "epochs is 0; give at least 1"),
         (lambda: echoes(ahead=-1), "ahead is -1; give at least 0"),
+        (lambda: echoes(spread=-1), "spread is -1; give at least 0"),
         (lambda: echoes(sites="pattern"), "choose a site with one vector for each position, such as resid_post"),
         (
             lambda: stream(Echo(), windows(9), "echo", 8, 16, epochs=2),
@@ -273,7 +305,7 @@ def test_a_site_that_the_model_lacks_is_refused_at_once(network: HookedModel) ->
 
 @pytest.mark.parametrize("ahead", [0, 2])
 def test_what_is_not_finite_comes_through_after_the_batches_before_it(ahead: int) -> None:
-    found, seen = stream(Echo(spoil=25), windows(40), "echo", 16, 32, at_once=4, ahead=ahead), 0
+    found, seen = stream(Echo(spoil=25), windows(40), "echo", 16, 32, at_once=4, ahead=ahead, spread=0), 0
     with pytest.raises(NotFinite, match="echo holds values that are not finite in window 25, place 1"):
         for _ in found:
             seen += 1
@@ -292,7 +324,8 @@ def test_closing_a_stream_ends_its_thread_and_it_can_still_be_gone_on_with() -> 
     assert all(same(a, b) for a, b in zip([first, *found], whole, strict=True)) and workers() == before
 
 
-def test_the_text_is_read_no_faster_than_it_is_needed() -> None:
+@pytest.mark.parametrize("spread", [0, 900])
+def test_the_text_is_read_no_faster_than_it_is_needed(spread: int) -> None:
     taken = []
 
     def text() -> Iterator[Window]:
@@ -300,7 +333,7 @@ def test_the_text_is_read_no_faster_than_it_is_needed() -> None:
             taken.append(1)
             yield window
 
-    with stream(Echo(), text(), "echo", 16, 64, at_once=4, ahead=2) as found:
+    with stream(Echo(), text(), "echo", 16, 64, at_once=4, ahead=2, spread=spread) as found:
         for _ in range(10):
             next(found)
-    assert len(taken) <= (10 * 16 + 64) // 8 + 4 * 4
+    assert len(taken) <= (10 * 16 + 64) // 8 + 4 * 4 + spread // 9

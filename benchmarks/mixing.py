@@ -1,0 +1,91 @@
+"""How many distinct documents a batch of the stream holds, beside one of a global shuffle of all rows. Run by hand.
+
+    python benchmarks/mixing.py [--batch 2048 4096] [--context 128 256]
+
+The text is the standard library, cut for the specimen. The network only echoes the number of each row's document, so
+what is measured is the stream itself, with its defaults; the shuffle is drawn ten times.
+"""
+
+import argparse
+from collections.abc import Iterable, Sequence
+from itertools import count
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from microtome.core.edit import Edit
+from microtome.core.fit import Batch
+from microtome.core.inputs import Inputs, Tokens
+from microtome.core.site import Site
+from microtome.core.trace import Trace
+from microtome.data.corpus import corpus
+from microtome.data.windows import Window
+from microtome.models.load import load
+from microtome.store.stream import stream
+
+
+class Echo:
+    """A model whose activations are tokens and positions."""
+
+    def __init__(self) -> None:
+        self.known = {"echo": Site("echo")}
+
+    def site(self, name: str) -> Site:
+        return self.known[name]
+
+    def sites(self, pattern: str = "*") -> list[Site]:
+        return list(self.known.values())
+
+    def run(
+        self,
+        inputs: Inputs,
+        *,
+        read: Iterable[Site] | None = None,
+        edit: Sequence[Edit] = (),
+        leaves: Iterable[Site] = (),
+    ) -> Trace:
+        assert isinstance(inputs, Tokens)
+        return Trace(inputs, {"echo": torch.stack([inputs.ids, inputs.positions], -1).float()}, self.known)
+
+
+def numbered(found: Iterable[Window]) -> list[Window]:
+    """The windows, their tokens replaced by the number of the document."""
+    numbers: dict[str, int] = {}
+    order = count()
+    made = []
+    for window in found:
+        if window.document not in numbers:
+            numbers[window.document] = next(order)
+        made.append(window._replace(tokens=np.full(len(window.tokens), numbers[window.document])))
+    return made
+
+
+def distinct(batches: Iterable[Batch]) -> float:
+    """The mean number of documents in a batch; they are its rows' first numbers."""
+    each = [len(batch[:, 0].unique()) for batch in batches if isinstance(batch, Tensor)]
+    return sum(each) / len(each)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--batch", type=int, nargs="+", default=[2048, 4096])
+    arguments.add_argument("--context", type=int, nargs="+", default=[128, 256])
+    given = arguments.parse_args()
+    model = load("specimen")
+    for context in given.context:
+        text = numbered(corpus(model, context=context))
+        documents = torch.tensor([int(window.tokens[0]) for window in text]).repeat_interleave(context - 1)
+        for batch in given.batch:
+            drawn = [documents[torch.randint(len(documents), (batch, 1))] for _ in range(10)]
+            served = stream(Echo(), text, "echo", batch)
+            plain = stream(Echo(), text, "echo", batch, spread=0)
+            share, before = (distinct(each) / distinct(drawn) for each in (served, plain))
+            print(
+                f"context {context}, batch {batch}: {share:.3f} of the documents of a shuffle "
+                f"({before:.3f} in the text's own order), {distinct(drawn):.0f}; buffer of {served.buffer.size:,} rows"
+            )
+
+
+if __name__ == "__main__":
+    main()
