@@ -93,3 +93,29 @@ def ungrouped(graph: EdgeGraph) -> EdgeGraph:
     return EdgeGraph(
         Anatomy(anatomy.layers, anatomy.heads, anatomy.heads, anatomy.parallel), each, spread(graph.kept), graph.label
     )
+
+
+def grouped(graph: EdgeGraph, kv_heads: int) -> EdgeGraph:
+    """With so many keys and values a layer: those of a group's query heads are one, and their scores are added up.
+
+    Raises Refusal where the heads cannot be divided into so many groups.
+    """
+    whole_anatomy = graph.anatomy
+    if whole_anatomy.kv_heads == kv_heads:
+        return graph
+    if whole_anatomy.kv_heads != whole_anatomy.heads or whole_anatomy.heads % kv_heads:
+        raise Refusal(
+            f"{whole_anatomy.kv_heads} keys and values of {whole_anatomy.heads} heads make no {kv_heads} groups; "
+            "give a circuit of a network of this shape"
+        )
+    anatomy = replace(whole_anatomy, kv_heads=kv_heads)
+    places = {reader: place for place, reader in enumerate(anatomy.readers)}
+    size = whole_anatomy.heads // kv_heads
+    into = torch.tensor(
+        [places[r._replace(head=r.head // size) if r.kind in ("k", "v") else r] for r in whole_anatomy.readers]
+    )
+
+    def together(x: Tensor) -> Tensor:
+        return x.new_zeros(*x.shape[:-1], len(anatomy.readers)).index_add(-1, into, x)
+
+    return EdgeGraph(anatomy, together(graph.each), together(graph.kept.float()) > 0, graph.label)

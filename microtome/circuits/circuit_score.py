@@ -17,6 +17,9 @@ from torch import Tensor
 from microtome.circuits.games import Game
 from microtome.core.errors import Refusal
 
+ENOUGH = 0.85  # faithfulness at which a circuit is said to do what the network does
+LISTED = 10  # weakest units whose worth is measured, and strongest ones from which the incomplete set is grown
+POINTS = 14  # sizes of a curve that is drawn
 MIB_SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of all units
 STABLE = 0.8  # mean overlap of circuits found on resampled pairs, below which they are not the same circuit
 INTERVAL = (0.025, 0.975)
@@ -56,6 +59,12 @@ def scale(game: Game) -> Scale:
             "choose pairs whose corrupt prompts change it"
         )
     return Scale(whole, nothing)
+
+
+def played(game: Game, cells: Bool[Tensor, "cells units"]) -> Float[Tensor, "cells pairs"]:
+    """What the game says of each, and each different one is played once."""
+    different, back = cells.unique(dim=0, return_inverse=True)
+    return game(different)[back]
 
 
 # ---------------------------------------------------------------- which units
@@ -98,6 +107,31 @@ def refuse_shares(shares: Sequence[float]) -> None:
         raise Refusal(f"shares are {list(shares)}; give at least two, growing, from 0 to 1")
 
 
+def sizes(units: int, points: int = POINTS) -> tuple[int, ...]:
+    """So many sizes of circuits, or fewer, from 0 to all, each about as many times the one before."""
+    grown = {round(units ** (i / (points - 2))) for i in range(points - 1)} if units else set()
+    return (0, *sorted(grown))
+
+
+def along(ranked: Float[Tensor, "units"], game: Game, counts: Sequence[int]) -> Float[Tensor, "counts"]:
+    """Faithfulness of the first units of a ranking, so many at a time."""
+    return faithfulness(game, torch.stack([best(ranked, count) for count in counts]))
+
+
+def enough(ranked: Float[Tensor, "units"], game: Game, goal: float = ENOUGH) -> int:
+    """The fewest first units of a ranking that are as faithful as that: looked for coarsely, then between two sizes.
+
+    Faithfulness need not grow with every unit, so this is the first crossing that was met; all units always do.
+    """
+    low, high = 0, len(game.units)
+    while high - low > 1:
+        tried = sorted({low + round((high - low) ** (i / 7)) for i in range(8)})
+        found = (along(ranked, game, tried) >= goal).tolist()
+        crossed = found.index(True) if any(found) else len(tried) - 1
+        low, high = tried[crossed - 1] if crossed else low, tried[crossed]
+    return high
+
+
 # ---------------------------------------------------------------- completeness, minimality
 
 
@@ -113,10 +147,19 @@ class Completeness(NamedTuple):
 
 
 def completeness(
-    game: Game, kept: Bool[Tensor, "units"], generator: torch.Generator, *, samples: int = 20, greedy: int = 5
+    game: Game,
+    kept: Bool[Tensor, "units"],
+    generator: torch.Generator,
+    *,
+    samples: int = 20,
+    greedy: int = 5,
+    among: Bool[Tensor, "units"] | None = None,
 ) -> Completeness:
-    """How differently circuit and network react to losing the same units; `greedy` bounds the grown set's size."""
-    ends, members = scale(game), kept.nonzero()[:, 0]
+    """How differently circuit and network react to losing the same units.
+
+    `greedy` bounds the size of the set that is grown, from the circuit's units `among` these (all).
+    """
+    ends, members = scale(game), (kept if among is None else kept & among).nonzero()[:, 0]
 
     def gaps(lost: Bool[Tensor, "cells units"]) -> Float[Tensor, "cells"]:
         return (ends.share(game(kept & ~lost)) - ends.share(game(~lost))).abs()
@@ -137,22 +180,27 @@ def completeness(
 
 
 def minimality(
-    game: Game, kept: Bool[Tensor, "units"], generator: torch.Generator, *, samples: int = 5
+    game: Game,
+    kept: Bool[Tensor, "units"],
+    generator: torch.Generator,
+    *,
+    samples: int = 5,
+    among: Bool[Tensor, "units"] | None = None,
 ) -> dict[str, float]:
     """What each unit of the circuit is worth: the most that f changes by losing it, besides a random set of others.
 
-    The first such set is empty. A unit worth next to nothing does not belong there.
+    The first such set is empty. A unit worth next to nothing does not belong there. `among` says whose worth (all).
     """
-    ends, members = scale(game), kept.nonzero()[:, 0].tolist()
+    members = (kept if among is None else kept & among).nonzero()[:, 0]
     lost = (torch.rand(samples, len(kept), generator=generator) < 0.5) & kept
     lost[0] = False
-    worth: dict[str, float] = {}
-    for member in members:
-        with_it, without = kept & ~lost, kept & ~lost
-        with_it[:, member], without[:, member] = True, False
-        change = ends.share(game(with_it)) - ends.share(game(without))
-        worth[game.units[member]] = float(change.abs().max())
-    return worth
+    with_it = (kept & ~lost).repeat(len(members), 1, 1)
+    without, rows = with_it.clone(), torch.arange(len(members))
+    with_it[rows, :, members], without[rows, :, members] = True, False
+    f = scale(game).share(played(game, torch.stack([with_it, without]).flatten(0, 2)))
+    one, other = f.view(2, len(members), samples)
+    worth = (one - other).abs().amax(1).tolist()
+    return {game.units[member]: value for member, value in zip(members.tolist(), worth, strict=True)}
 
 
 # ---------------------------------------------------------------- chance
@@ -164,13 +212,33 @@ class Chance(NamedTuple):
     faithfulness: Float[Tensor, "samples"]
     p: float
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Where 95% of them lie."""
+        low, high = self.faithfulness.quantile(torch.tensor(INTERVAL)).tolist()
+        return low, high
+
 
 def chance(game: Game, kept: Bool[Tensor, "units"], generator: torch.Generator, *, samples: int = 100) -> Chance:
     """How faithful circuits of so many units are that were drawn at random."""
     count, ends = int(kept.sum()), scale(game)
-    drawn = torch.stack([best(torch.rand(len(kept), generator=generator), count) for _ in range(samples)])
-    found, own = ends.share(game(drawn)), ends.share(game(kept[None]))
+    found = ends.share(game(random_circuits(len(kept), count, samples, generator)))
+    own = ends.share(game(kept[None]))
     return Chance(found, float((1 + (found >= own).sum()) / (1 + samples)))
+
+
+def random_circuits(units: int, count: int, samples: int, generator: torch.Generator) -> Bool[Tensor, "samples units"]:
+    return torch.stack([best(torch.rand(units, generator=generator), count) for _ in range(samples)])
+
+
+def band(
+    game: Game, counts: Sequence[int], generator: torch.Generator, *, samples: int = 20
+) -> Float[Tensor, "counts 3"]:
+    """Of random circuits of each size: where 95% of their faithfulness begins, its mean, and where the 95% end."""
+    drawn = torch.stack([random_circuits(len(game.units), count, samples, generator) for count in counts])
+    f = scale(game).share(played(game, drawn.flatten(0, 1))).view(len(counts), samples)
+    low, high = f.quantile(torch.tensor(INTERVAL, dtype=f.dtype), 1)
+    return torch.stack([low, f.mean(1), high], 1)
 
 
 # ---------------------------------------------------------------- stability
@@ -222,7 +290,10 @@ def jaccard(one: Bool[Tensor, "units"], other: Bool[Tensor, "units"]) -> float:
 
 @dataclass(frozen=True)
 class CircuitReport:
-    """Everything there is to say for and against a circuit of so many units."""
+    """Everything there is to say for and against a circuit of so many units.
+
+    `stability` is None where the circuit was searched for as a whole, so that no unit has a score for each pair.
+    """
 
     units: tuple[str, ...]
     faithfulness: float
@@ -230,20 +301,26 @@ class CircuitReport:
     completeness: Completeness
     minimality: dict[str, float]
     chance: Chance
-    stability: Stability
+    stability: Stability | None
 
     def __str__(self) -> str:
+        return "\n".join(f"{name}: {words}" for name, words in self.lines().items())
+
+    def lines(self) -> dict[str, str]:
+        """Each judgement by its name, in words."""
         names = ", ".join(self.completeness.worst_set)
         weakest = min(self.minimality, key=lambda name: self.minimality[name])
-        lines = (
-            f"{len(self.units)} units, faithfulness {self.faithfulness:.2f}",
-            f"CPR {self.curve.cpr:.2f}, CMD {self.curve.cmd:.2f}",
-            f"random circuits of this size: {float(self.chance.faithfulness.mean()):.2f}, p = {self.chance.p:.2g}",
-            f"completeness: off by {self.completeness.mean:.2f}, worst {self.completeness.worst:.2f} without {names}",
-            f"minimality: {weakest} is worth least, {self.minimality[weakest]:.3f}",
-            str(self.stability),
-        )
-        return "\n".join(lines)
+        low, high = self.chance.interval
+        return {
+            "faithfulness": f"{self.faithfulness:.2f} with {len(self.units)} units",
+            "areas": f"CPR {self.curve.cpr:.2f}, CMD {self.curve.cmd:.2f}",
+            "random circuits": (
+                f"{float(self.chance.faithfulness.mean()):.2f} ({low:.2f} to {high:.2f}), p = {self.chance.p:.2g}"
+            ),
+            "completeness": f"off by {self.completeness.mean:.2f}, worst {self.completeness.worst:.2f} without {names}",
+            "minimality": f"{weakest} is worth least, {self.minimality[weakest]:.3f}",
+            "stability": str(self.stability) if self.stability else "not measured: no pair has scores of its own",
+        }
 
 
 def report(
@@ -252,23 +329,29 @@ def report(
     count: int,
     generator: torch.Generator,
     *,
+    ranked: Float[Tensor, "units"] | None = None,
     shares: Sequence[float] = MIB_SHARES,
     samples: int = 20,
 ) -> CircuitReport:
-    """Judge the `count` units whose mean score is largest in size. `samples` sets of each kind are drawn."""
+    """Judge the first `count` units of a ranking: by the size of their mean score, unless `ranked` is given.
+
+    `samples` sets of each kind are drawn. The pairs of `each` should be others than those that the game is played on,
+    or the circuit is judged by what it was chosen for.
+    """
     if not 1 <= count <= len(game.units) or each.shape[1] != len(game.units):
         raise Refusal(
             f"{count} of {each.shape[1]} scored units are asked for and the game has {len(game.units)}; "
             "score every unit, and ask for at least one"
         )
-    scores = each.mean(0)
-    kept = strongest(scores, count)
+    ranking = each.mean(0).abs() if ranked is None else ranked
+    kept = best(ranking, count)
+    weakest = kept & ~best(ranking, max(0, count - LISTED))
     return CircuitReport(
         tuple(game.units[i] for i in kept.nonzero()[:, 0].tolist()),
         float(faithfulness(game, kept[None])[0]),
-        curve(scores.abs(), game, shares),
-        completeness(game, kept, generator, samples=samples),
-        minimality(game, kept, generator),
+        curve(ranking, game, shares),
+        completeness(game, kept, generator, samples=samples, among=best(ranking, LISTED)),
+        minimality(game, kept, generator, among=weakest),
         chance(game, kept, generator, samples=samples),
-        stability(each, count, generator),
+        stability(each, count, generator) if ranked is None else None,
     )

@@ -31,6 +31,7 @@ COMMANDS = {
     "browse": "Look at the runs of a folder in a browser on this machine.",
     "check": "Prove on a model what each of its named sites means.",
     "convert": "Write a dictionary in another format, read it back and compare.",
+    "circuit": "Find which heads and MLPs, and which edges between them, do a task, and judge them on pairs held out.",
     "graph": "See what on a prompt wrote what the next token is read from, and test it by intervention.",
     "patch": "Find at which layer and position two prompts differ in what decides the next token.",
     "plan": "Estimate the hours, the disk and the memory of a harvest and its training, before they are begun.",

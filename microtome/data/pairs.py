@@ -93,9 +93,18 @@ class Pairs:
         kept = (self.clean.lengths == self.corrupt.lengths).nonzero()[:, 0].tolist()
         if not kept:
             raise Refusal(f"none of the {len(self)} pairs has prompts of equally many tokens; change their words")
+        return self.picked(kept)
+
+    def picked(self, kept: list[int]) -> "Pairs":
+        """These pairs, in this order."""
         right, wrong = (tuple(ids[i] for i in kept) for ids in (self.right_ids, self.wrong_ids))
         clean, corrupt = (some_rows(side, kept) for side in (self.clean, self.corrupt))
         return Pairs(tuple(self.prompts[i] for i in kept), clean, corrupt, right, wrong)
+
+    def distinct(self) -> "Pairs":
+        """One of each: pairs of the same two prompts, either way round, are one."""
+        first = {frozenset((p.clean, p.corrupt)): i for i, p in reversed(list(enumerate(self.prompts)))}
+        return self.picked(sorted(first.values()))
 
     def differing(self) -> Bool[Tensor, "pairs pos"]:
         """Where the two prompts of each aligned pair have different tokens."""
@@ -105,6 +114,11 @@ class Pairs:
     def logit_difference(self, site: Site = LOGITS) -> Measure:
         """Logit of the right token minus that of the wrong one, at each row's last token."""
         return logit_diff(self.right, self.wrong, site)
+
+    def difference(self) -> Measure:
+        """Of logits where each pair has one right and one wrong answer, and of probabilities otherwise."""
+        single = all(len(ids) == 1 for ids in (*self.right_ids, *self.wrong_ids))
+        return self.logit_difference() if single else self.probability_difference()
 
     def probability_difference(self, site: Site = LOGITS) -> Measure:
         """Probability of the right answers together minus that of the wrong ones (Hanna et al. 2023, greater-than)."""
