@@ -4,7 +4,7 @@ Mallat and Zhang 1993; as the encoder of a sparse autoencoder, Costa et al. 2025
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from microtome.core.codes import Codes, TopCodes
@@ -15,6 +15,8 @@ from microtome.dictionaries.activation_functions import at_least_one
 from microtome.dictionaries.coder import fixed
 from microtome.dictionaries.constraints import UnitRows
 from microtome.dictionaries.normalisation import Normalisation
+
+GRAM = 8192  # latents, of which all products with one another are kept: 256 MB
 
 
 class MatchingPursuit(Dictionary):
@@ -47,13 +49,15 @@ class MatchingPursuit(Dictionary):
 
     def encode(self, x: Float[Tensor, "... d_in"]) -> Codes:
         left = (self.normalisation(x) - self.b_dec).reshape(-1, x.shape[-1])
+        scores = Scores(self.W_dec.detach(), left.detach(), self.k)
         values, indices = [], []
         for _ in range(self.k):
-            best = (left @ self.W_dec.T).max(1)
-            value = torch.relu(best.values)
-            left = left - value[:, None] * self.W_dec[best.indices]
+            index = scores.best()
+            value = torch.relu((left * self.W_dec[index]).sum(1))
+            left = left - value[:, None] * self.W_dec[index]
+            scores.leave(index, value.detach(), left.detach())
             values.append(value)
-            indices.append(best.indices)
+            indices.append(index)
         lead = (*x.shape[:-1], self.k)
         return TopCodes(torch.stack(values, 1).view(lead), torch.stack(indices, 1).view(lead), len(self))
 
@@ -67,3 +71,25 @@ class MatchingPursuit(Dictionary):
         """What is read is a latent's direction as if it were chosen first."""
         units = self.normalisation
         return Directions(units.reading(self.W_dec)[:, None], units.writing(self.W_dec)[:, None])
+
+
+class Scores:
+    """r . d for every row and latent, kept as r shrinks: by the products of latents where these fit, else anew.
+
+    Only the choice is made here, which has no gradient; what a choice is worth is one product a row.
+    """
+
+    def __init__(self, latents: Float[Tensor, "components d"], left: Float[Tensor, "rows d"], choices: int):
+        """The products are made where `choices` of a row are dearer without them."""
+        self.latents, self.now = latents, left @ latents.T
+        self.gram = latents @ latents.T if len(latents) <= GRAM and len(left) * choices > len(latents) else None
+
+    def best(self) -> Int[Tensor, "rows"]:
+        return self.now.argmax(1)
+
+    def leave(self, index: Int[Tensor, "rows"], value: Float[Tensor, "rows"], left: Float[Tensor, "rows d"]) -> None:
+        """Each row has lost `value` times its chosen latent, and `left` is what remains."""
+        if self.gram is None:
+            self.now = left @ self.latents.T
+        else:
+            self.now -= value[:, None] * self.gram[index]
