@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from microtome.circuits.circuit_files import as_mib, read_mib, write_mib
+from microtome.circuits.circuit_files import as_mib, grouped, read_mib, ungrouped, write_mib
 from microtome.circuits.edges import Anatomy, EdgeGraph
 from microtome.core.errors import Refusal
 
@@ -36,6 +36,16 @@ def test_grouped_keys_are_shared_out(generator: torch.Generator) -> None:
             mine = [held[f"input->a1.h{h}<{kind}>"] for h in (2 * group, 2 * group + 1)]
             assert sum(e["score"] for e in mine) == pytest.approx(made[f"input->a1.h{group}<{kind}>"], abs=1e-6)
     assert sum(e["score"] for e in held.values()) == pytest.approx(float(made.scores.sum()), abs=1e-4)
+
+
+def test_groups_that_were_shared_out_come_together_again(generator: torch.Generator) -> None:
+    made = graph(Anatomy(2, 4, 2), generator)
+    again = grouped(ungrouped(made), 2)
+    assert again.anatomy == made.anatomy
+    assert torch.equal(again.kept, made.kept)
+    torch.testing.assert_close(again.scores, made.scores)
+    with pytest.raises(Refusal, match="4 keys and values of 4 heads make no 3 groups"):
+        grouped(ungrouped(made), 3)
 
 
 def test_a_node_is_in_the_graph_if_an_edge_of_it_is(generator: torch.Generator) -> None:

@@ -7,14 +7,18 @@ from torch import Tensor
 from microtome.circuits.circuit_run import CircuitRun
 from microtome.circuits.circuit_score import (
     MIB_SHARES,
+    along,
+    band,
     best,
     chance,
     completeness,
     curve,
+    enough,
     faithfulness,
     jaccard,
     minimality,
     report,
+    sizes,
     stability,
     strongest,
 )
@@ -77,6 +81,24 @@ def test_a_perfect_ranking_has_the_areas_of_a_perfect_circuit() -> None:
     found = curve(torch.arange(1000, 0, -1.0), Sum([1.0] + [0.0] * 999))
     assert found.cpr == pytest.approx(0.999)
     assert found.cmd == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("needed", [1, 2, 17, 99, 399, 400])
+def test_the_size_that_is_enough_is_found(needed: int) -> None:
+    """Each of the first `needed` units adds the same; so many of them as make .85 are enough."""
+    game = Sum([1.0] * needed + [0.0] * (400 - needed))
+    assert enough(torch.arange(400, 0, -1.0), game) == max(1, -(-85 * needed // 100))
+
+
+def test_sizes_go_from_none_to_all(generator: torch.Generator) -> None:
+    assert sizes(0) == (0,) and sizes(1) == (0, 1) and sizes(3) == (0, 1, 2, 3)
+    assert sizes(1000)[:2] == (0, 1) and sizes(1000)[-1] == 1000 and len(sizes(1000)) <= 14
+    game = Sum([1.0] * 4 + [0.0] * 4)
+    torch.testing.assert_close(along(torch.arange(8, 0, -1.0), game, (0, 2, 4, 8)), torch.tensor([0, 0.5, 1, 1]))
+    found = band(game, (0, 4, 8), generator, samples=400)
+    torch.testing.assert_close(found[[0, 2]], torch.tensor([[0.0, 0, 0], [1, 1, 1]]))
+    low, mean, high = found[1].tolist()
+    assert low < mean < high and mean == pytest.approx(0.5, abs=0.03)
 
 
 def test_completeness_finds_the_backup_that_was_left_out(generator: torch.Generator) -> None:
