@@ -9,16 +9,17 @@ In the spirit of InterpBench (Gupta et al. 2024, arXiv 2407.14494), whose circui
 """
 
 import math
+from typing import cast
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import nn
 
 from microtome.core.errors import Refusal
 from microtome.core.inputs import Tokens
 from microtome.data.pairs import Pairs, Prompt
 from microtome.models.hooked import HookedModel
-from microtome.models.load import Named, load
+from microtome.models.load import load
+from microtome.toys.transformer import MLP, Attention, Block, Transformer
 
 LETTERS, CLASSES, LENGTH, HEADS = 8, 4, 8, 3
 OTHER = LETTERS + CLASSES  # the one token that is neither letter nor class
@@ -51,132 +52,84 @@ class Stream:
 STREAM = Stream()
 
 
-class Attention(nn.Module):
-    """z = softmax(q k) v, written by W_O."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.q, self.k, self.v = (nothing(STREAM.d, HEADS * LETTERS) for _ in range(3))
-        self.o = nothing(HEADS * LETTERS, STREAM.d)
-        self.pattern, self.split_q, self.split_k, self.split_v, self.z = (nn.Identity() for _ in range(5))
-
-    def forward(self, x: Float[Tensor, "batch pos d"]) -> Float[Tensor, "batch pos d"]:
-        q, k, v = (
-            split(linear(x).unflatten(-1, (HEADS, -1)))
-            for split, linear in ((self.split_q, self.q), (self.split_k, self.k), (self.split_v, self.v))
-        )
-        later = torch.ones(x.shape[1], x.shape[1], device=x.device).triu(1).bool()
-        pattern = self.pattern(torch.einsum("bqhe,bkhe->bhqk", q, k).masked_fill(later, -torch.inf).softmax(-1))
-        return self.o(self.z(torch.einsum("bhqk,bkhe->bqhe", pattern, v)).flatten(2))
-
-    def set(self, head: int, *, query: str, key: str, value: str, into: str, score: float) -> None:
-        """A head that looks where the key's thing is the query's, and writes the value's thing elsewhere.
-
-        A key that is a place counts as the place after it, so that the head looks back by one.
-        """
-        later = 1 if key == "place" else 0
-        join(self.q, STREAM[query], self._of(head), score)
-        join(self.k, STREAM[key][: len(STREAM[key]) - later], self._of(head)[later:])
-        join(self.v, STREAM[value], self._of(head))
-        join(self.o, self._of(head), STREAM[into])
-
-    def _of(self, head: int) -> range:
-        return range(head * LETTERS, (head + 1) * LETTERS)
-
-
-class MLP(nn.Module):
-    """W_out relu(W_in x + b); neurons are added one at a time."""
-
-    def __init__(self, neurons: int) -> None:
-        super().__init__()
-        self.inner, self.outer = nothing(STREAM.d, neurons, bias=True), nothing(neurons, STREAM.d)
-        self.used = 0
-
-    def forward(self, x: Float[Tensor, "batch pos d"]) -> Float[Tensor, "batch pos d"]:
-        return self.outer(self.inner(x).relu())
-
-    def add(self, reads: int, writes: int, *, by: float = 1.0, size: float = 1.0, bias: float = 0.0) -> None:
-        """writes gains by * relu(size * reads + bias)"""
-        self.inner.weight.data[self.used, reads], self.inner.bias.data[self.used] = size, bias
-        self.outer.weight.data[writes, self.used] = by
-        self.used += 1
-
-
-class Block(nn.Module):
-    def __init__(self, neurons: int) -> None:
-        super().__init__()
-        self.attention, self.mid, self.mlp = Attention(), nn.Identity(), MLP(neurons)
-
-    def forward(self, x: Float[Tensor, "batch pos d"]) -> Float[Tensor, "batch pos d"]:
-        x = self.mid(x + self.attention(x))
-        return x + self.mlp(x)
-
-
-class Planted(nn.Module):
-    """Letters in; out come logits of letters, classes and one other token."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(OTHER + 1, STREAM.d)
-        self.embed.weight.data.zero_()
-        self.embed.weight.data[range(LETTERS), STREAM["letter"]] = 1.0
-        self.place = nn.Parameter(torch.zeros(LENGTH, STREAM.d))
-        self.place.data[range(LENGTH), STREAM["place"]] = 1.0
-        self.blocks = nn.ModuleList([first(), second()])
-        self.unembed = nothing(STREAM.d, OTHER + 1)
-        for name, start in (("letter", 0), ("said", LETTERS), ("other", OTHER)):
-            join(self.unembed, STREAM[name], range(start, start + len(STREAM[name])))
-
-    def forward(self, ids: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos vocab"]:
-        x = self.embed(ids) + self.place[: ids.shape[1]]
-        for block in self.blocks:
-            x = block(x)
-        return self.unembed(x)
-
-
 # ---------------------------------------------------------------- the weights
 
 
-def first() -> Block:
+@torch.no_grad()
+def by_hand() -> Transformer:
+    """Letters in; out come logits of letters, classes and one other token."""
+    neurons = max(2 * LETTERS, 2 * CLASSES + 3 * LETTERS)
+    network = Transformer(OTHER + 1, LENGTH, d=STREAM.d, heads=HEADS, d_head=LETTERS, neurons=neurons)
+    for parameter in network.parameters():
+        parameter.zero_()
+    network.embed.weight[range(LETTERS), STREAM["letter"]] = 1.0
+    network.place[range(LENGTH), STREAM["place"]] = 1.0
+    first, second = network.blocks
+    set_first(cast(Block, first))
+    set_second(cast(Block, second))
+    for name, start in (("letter", 0), ("said", LETTERS), ("other", OTHER)):
+        join(network.unembed, STREAM[name], range(start, start + len(STREAM[name])))
+    return network
+
+
+def set_first(block: Block) -> None:
     """Which letter stands before, and which class each has; two heads and as many neurons that nobody asks."""
-    block = Block(2 * LETTERS)
-    block.attention.set(0, query="place", key="place", value="letter", into="before", score=SHARP)
-    block.attention.set(1, query="letter", key="letter", value="letter", into="same", score=SURE)
-    block.attention.set(2, query="letter", key="place", value="letter", into="all", score=1.0)
+    set_head(block.attention, 0, query="place", key="place", value="letter", into="before", score=SHARP)
+    set_head(block.attention, 1, query="letter", key="letter", value="letter", into="same", score=SURE)
+    set_head(block.attention, 2, query="letter", key="place", value="letter", into="all", score=1.0)
+    neurons = Neurons(block.mlp)
     for letter in range(LETTERS):
-        block.mlp.add(STREAM["letter"][letter], STREAM["kind"][class_of(letter)])
-        block.mlp.add(STREAM["same"][letter], STREAM["spare"][class_of(letter)])
-    return block
+        neurons.add(STREAM["letter"][letter], STREAM["kind"][class_of(letter)])
+        neurons.add(STREAM["same"][letter], STREAM["spare"][class_of(letter)])
 
 
-def second() -> Block:
+def set_second(block: Block) -> None:
     """The copy's follower and its class, and what is known by heart; two heads and some neurons that nobody asks."""
-    block = Block(2 * CLASSES + 3 * LETTERS)
-    block.attention.set(0, query="letter", key="before", value="kind", into="moved", score=SURE)
-    block.attention.set(1, query="before", key="same", value="kind", into="spare", score=SURE)
-    block.attention.set(2, query="all", key="letter", value="before", into="all", score=SURE)
+    set_head(block.attention, 0, query="letter", key="before", value="kind", into="moved", score=SURE)
+    set_head(block.attention, 1, query="before", key="same", value="kind", into="spare", score=SURE)
+    set_head(block.attention, 2, query="all", key="letter", value="before", into="all", score=SURE)
+    neurons = Neurons(block.mlp)
     for kind in range(CLASSES):
-        block.mlp.add(STREAM["moved"][kind], STREAM["said"][kind], by=4.0)
-        block.mlp.add(STREAM["spare"][kind], STREAM["other"][0])
+        neurons.add(STREAM["moved"][kind], STREAM["said"][kind], by=4.0)
+        neurons.add(STREAM["spare"][kind], STREAM["other"][0])
     for letter in range(LETTERS):  # from 0 to 1 between a quarter of a letter and three quarters, and no further
         known = STREAM["said"][follows(letter)]
-        block.mlp.add(STREAM["letter"][letter], known, size=2.0, bias=-0.5)
-        block.mlp.add(STREAM["letter"][letter], known, by=-1.0, size=2.0, bias=-1.5)
-        block.mlp.add(STREAM["all"][letter], STREAM["other"][0])
-    return block
+        neurons.add(STREAM["letter"][letter], known, size=2.0, bias=-0.5)
+        neurons.add(STREAM["letter"][letter], known, by=-1.0, size=2.0, bias=-1.5)
+        neurons.add(STREAM["all"][letter], STREAM["other"][0])
 
 
-def nothing(d_in: int, d_out: int, bias: bool = False) -> nn.Linear:
-    linear = nn.Linear(d_in, d_out, bias=bias)
-    for parameter in linear.parameters():
-        parameter.data.zero_()
-    return linear
+def set_head(attention: Attention, head: int, *, query: str, key: str, value: str, into: str, score: float) -> None:
+    """A head that looks where the key's thing is the query's, and writes the value's thing elsewhere.
+
+    A key that is a place counts as the place after it, so that the head looks back by one. `score` is what such a key
+    is given, where others are given nothing.
+    """
+    own = range(head * LETTERS, (head + 1) * LETTERS)
+    later = 1 if key == "place" else 0
+    join(attention.q, STREAM[query], own, score * math.sqrt(attention.d_head))
+    join(attention.k, STREAM[key][: len(STREAM[key]) - later], own[later:])
+    join(attention.v, STREAM[value], own)
+    join(attention.o, own, STREAM[into])
+
+
+class Neurons:
+    """The neurons of an MLP, set one after the other."""
+
+    def __init__(self, mlp: MLP) -> None:
+        self.mlp, self.used = mlp, 0
+
+    def add(self, reads: int, writes: int, *, by: float = 1.0, size: float = 1.0, bias: float = 0.0) -> None:
+        """writes gains by * relu(size * reads + bias)"""
+        self.mlp.inner.weight[self.used, reads], self.mlp.inner.bias[self.used] = size, bias
+        self.mlp.outer.weight[writes, self.used] = by
+        self.used += 1
 
 
 def join(linear: nn.Linear, reads: range, writes: range, by: float = 1.0) -> None:
     """Each read place goes to one written place, in their order; what has no other is left."""
     for r, w in zip(reads, writes, strict=False):
-        linear.weight.data[w, r] = by
+        linear.weight[w, r] = by
 
 
 def class_of(letter: int) -> int:
@@ -198,22 +151,8 @@ def planted(device: str = "cpu") -> tuple[HookedModel, frozenset[str]]:
     What the second MLP knows by heart is past its threshold on every clean prompt: no gradient is felt on the edge from
     the input, though what it carries is needed.
     """
-    return load(Planted().to(device).requires_grad_(False), sites=sites()), CIRCUIT
-
-
-def sites() -> Named:
-    stream, heads = "batch pos d", "batch pos head d"
-    named = {"embed": ("embed", "out", stream), "logits": ("", "out", "batch pos vocab")}
-    for i in (0, 1):
-        at = f"blocks.{i}"
-        named |= {
-            f"resid_pre.{i}": (at, "in", stream), f"attn_in.{i}": (f"{at}.attention", "in", stream),
-            f"pattern.{i}": (f"{at}.attention.pattern", "out", "batch head query key"),
-            f"z.{i}": (f"{at}.attention.z", "out", heads), f"attn_out.{i}": (f"{at}.attention", "out", stream),
-            f"resid_mid.{i}": (f"{at}.mid", "out", stream), f"mlp_in.{i}": (f"{at}.mlp", "in", stream),
-            f"mlp_out.{i}": (f"{at}.mlp", "out", stream), f"resid_post.{i}": (at, "out", stream),
-        } | {f"{x}.{i}": (f"{at}.attention.split_{x}", "out", heads) for x in "qkv"}  # fmt: skip
-    return named
+    network = by_hand().to(device).requires_grad_(False)
+    return load(network, sites=network.sites), CIRCUIT
 
 
 def planted_pairs(n: int, generator: torch.Generator) -> Pairs:

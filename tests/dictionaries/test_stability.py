@@ -14,8 +14,6 @@ from microtome.dictionaries.stability import (
     absorbed,
     cofiring,
     firing,
-    mutual,
-    paired,
     shared,
     splits,
     subsets,
@@ -77,23 +75,6 @@ def test_only_the_living_count_where_they_are_named(generator: torch.Generator) 
     live = torch.tensor([0, 2, 4]), torch.tensor([0, 2, 4, 9])
     found = shared(writing(directions), writing(other), generator=generator, live=live)
     assert found.fraction == 1 and found.matches.first.tolist() == found.matches.second.tolist() == [0, 2, 4]
-
-
-def test_mutual_and_greedy_pairs_are_those_of_going_through_all_pairs(generator: torch.Generator) -> None:
-    first, second = unit(7, 5, generator), unit(11, 5, generator)
-    cosines = first @ second.T
-    wanted, used = {}, set()
-    for place in cosines.flatten().argsort(descending=True).tolist():
-        i, j = divmod(place, 11)
-        if i not in wanted and j not in used:
-            wanted[i] = j
-            used.add(j)
-    found = paired(first, second)
-    assert dict(zip(found.first.tolist(), found.second.tolist(), strict=True)) == wanted
-    torch.testing.assert_close(found.cosines, cosines[found.first, found.second])
-    nearest = [(i, j) for i, j in wanted.items() if cosines[i].argmax() == j and cosines[:, j].argmax() == i]
-    agreed = mutual(first, second)
-    assert sorted(zip(agreed.first.tolist(), agreed.second.tolist(), strict=True)) == sorted(nearest)
 
 
 def test_a_planted_split_is_found(generator: torch.Generator) -> None:
