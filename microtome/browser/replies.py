@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from microtome.store.records import Stage, Summary
 
-Shows = Literal["dictionary", "graph", "patch"]
+Shows = Literal["dictionary", "graph", "patch", "circuit"]
 
 
 class RunCard(BaseModel):

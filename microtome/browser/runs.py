@@ -22,6 +22,7 @@ from microtome.store.records import Record, Run, Summary
 DEPTH = 3
 R = TypeVar("R", bound=Record)
 
+PAGES: dict[str, Literal["graph", "patch", "circuit"]] = {"graph": "graph", "patch": "patch", "circuit": "circuit"}
 DOING = {
     "load": "loading the model",
     "harvest": "harvesting activations",
@@ -85,10 +86,9 @@ class FoundRun:
         return next((part for part in parts if part.is_symlink() and not self.leads_inside(part)), None)
 
     @property
-    def shows(self) -> Literal["dictionary", "graph", "patch"]:
+    def shows(self) -> Literal["dictionary", "graph", "patch", "circuit"]:
         """Which page this run has: that of the file which its command writes."""
-        command = self.run.command if self.run else ""
-        return "graph" if command == "graph" else "patch" if command == "patch" else "dictionary"
+        return PAGES.get(self.run.command, "dictionary") if self.run else "dictionary"
 
     @property
     def state(self) -> Literal["done", "unfinished", "unreadable"]:
@@ -169,7 +169,7 @@ def children(folder: Path) -> list[Path]:
 
 
 def unfinished(run: Run, folder: Path) -> str:
-    if run.command in ("graph", "patch"):
+    if run.command in PAGES:
         return (
             f"Its {run.command}.json is not there, or not yet. If it has stopped, run `microtome {run.command}` again."
         )

@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.staticfiles import StaticFiles
 
 from microtome.browser.cards import Opened, run_card, run_page
+from microtome.browser.circuits import CircuitPage, circuit_page
 from microtome.browser.graphs import effect_grid, explanations_beside, graph_page
 from microtome.browser.guard import LOOPBACK, Guard
 from microtome.browser.live import CannotAnswer, CannotOpen, Live
@@ -147,6 +148,10 @@ def routes(shelf: Shelf, live: Live) -> APIRouter:
     @api.get("/runs/{id}/patch")
     def patch(id: str) -> EffectGrid:
         return effect_grid(openable(shelf.runs[id]))
+
+    @api.get("/runs/{id}/circuit")
+    def circuit(id: str) -> CircuitPage:
+        return circuit_page(openable(shelf.runs[id]))
 
     @api.get("/runs/{id}/session")
     def session(id: str) -> SessionState:

@@ -38,6 +38,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/runs/{id}/circuit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Circuit */
+        get: operations["circuit_api_runs__id__circuit_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/runs/{id}/components": {
         parameters: {
             query?: never;
@@ -198,6 +215,63 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /**
+         * CircuitCurve
+         * @description Columns: so many of the first units, how faithful they are, and as many drawn at random (95% and the mean).
+         */
+        CircuitCurve: {
+            /** Counts */
+            counts: number[];
+            /** Faithfulness */
+            faithfulness: (number | null)[];
+            /** High */
+            high: (number | null)[];
+            /** Low */
+            low: (number | null)[];
+            /** Mean */
+            mean: (number | null)[];
+        };
+        /**
+         * CircuitPage
+         * @description A circuit: the first `count` of the units, strongest first; `places` are all that the network has.
+         */
+        CircuitPage: {
+            card: components["schemas"]["RunCard"];
+            /** Count */
+            count: number;
+            curve: components["schemas"]["CircuitCurve"];
+            /** Example */
+            example: string[];
+            /** Heads */
+            heads: number;
+            /** Held Out Pairs */
+            held_out_pairs: number;
+            judged: components["schemas"]["Judged"];
+            /** Kind */
+            kind: string;
+            /** Layers */
+            layers: number;
+            /** Measure */
+            measure: string;
+            /** Method */
+            method: string;
+            /** Nothing */
+            nothing: number | null;
+            /** Places */
+            places: components["schemas"]["Place"][];
+            /** Reached */
+            reached: number;
+            /** Task */
+            task: string;
+            /** Total */
+            total: number;
+            /** Training Pairs */
+            training_pairs: number;
+            /** Units */
+            units: components["schemas"]["Unit"][];
+            /** Whole */
+            whole: number | null;
+        };
         /**
          * ComponentCard
          * @description All that is known of one component. `histogram` counts its activations in equal bins of 0..max.
@@ -399,6 +473,41 @@ export interface components {
             /** Name */
             name: string;
         };
+        /**
+         * Judged
+         * @description What is said for and against a circuit, on pairs that it was not found on.
+         *
+         *     Faithfulness is 0 for what the network does when all of it is corrupt, 1 for what it does whole. `p` is the share of
+         *     random circuits of the same size that are as faithful; `completeness` how differently circuit and network react to
+         *     losing the same units, in the mean and at worst; `minimality` what the weakest units are worth, by name.
+         */
+        Judged: {
+            /** Cmd */
+            cmd: number;
+            /** Completeness Mean */
+            completeness_mean: number;
+            /** Completeness Worst */
+            completeness_worst: number;
+            /** Completeness Worst Set */
+            completeness_worst_set: string[];
+            /** Cpr */
+            cpr: number;
+            /** Faithfulness */
+            faithfulness: number;
+            /** Minimality */
+            minimality: {
+                [key: string]: number;
+            };
+            /** P */
+            p: number;
+            /** Random High */
+            random_high: number;
+            /** Random Low */
+            random_low: number;
+            /** Random Mean */
+            random_mean: number;
+            stability: components["schemas"]["Overlap"] | null;
+        };
         /** Logit */
         Logit: {
             /** Token */
@@ -416,6 +525,32 @@ export interface components {
             explanation: string | null;
             /** Score */
             score: number | null;
+        };
+        /**
+         * Overlap
+         * @description How much circuits share that were found on resampled pairs (Jaccard): the mean, and where 95% of them lie.
+         */
+        Overlap: {
+            /** High */
+            high: number;
+            /** Low */
+            low: number;
+            /** Mean */
+            mean: number;
+            /** Stable */
+            stable: boolean;
+        };
+        /**
+         * Place
+         * @description What writes or reads: the embedding (layer -1), a head, an MLP (head -1), or the logits (the layer after all).
+         */
+        Place: {
+            /** Head */
+            head: number;
+            /** Layer */
+            layer: number;
+            /** Name */
+            name: string;
         };
         /**
          * Problem
@@ -460,7 +595,7 @@ export interface components {
              * Shows
              * @enum {string}
              */
-            shows: "dictionary" | "graph" | "patch";
+            shows: "dictionary" | "graph" | "patch" | "circuit";
             /** Site */
             site: string;
             /** Stage */
@@ -610,6 +745,24 @@ export interface components {
             /** Nodes */
             nodes: string[];
         };
+        /**
+         * Unit
+         * @description An edge from one place to another, or a place alone. `score` is what the measure loses without it.
+         *
+         *     `role` is what of a head reads: q, k or v; of grouped keys and values, `target` is the group's number.
+         */
+        Unit: {
+            /** Name */
+            name: string;
+            /** Role */
+            role: string;
+            /** Score */
+            score: number;
+            /** Source */
+            source: number;
+            /** Target */
+            target: number | null;
+        };
     };
     responses: never;
     parameters: never;
@@ -693,6 +846,64 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["RunPage"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    circuit_api_runs__id__circuit_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CircuitPage"];
                 };
             };
             /** @description Not Found */

@@ -11,6 +11,7 @@ export type ComponentCard = Schemas["ComponentCard"];
 export type GraphPage = Schemas["GraphPage"];
 export type GraphNode = Schemas["GraphNode"];
 export type EffectGrid = Schemas["EffectGrid"];
+export type CircuitPage = Schemas["CircuitPage"];
 export type Said = Schemas["Said"];
 export type Shown = Schemas["Shown"];
 export type Group = Schemas["Group"];
@@ -56,6 +57,7 @@ export const runs = () => ask<RunList>("runs");
 export const run = (id: string) => ask<RunPage>(at(id));
 export const session = (id: string) => ask<SessionState>(`${at(id)}/session`);
 export const graph = (id: string) => ask<GraphPage>(`${at(id)}/graph`);
+export const circuit = (id: string) => ask<CircuitPage>(`${at(id)}/circuit`);
 export const effects = (id: string) => ask<EffectGrid>(`${at(id)}/patch`);
 export const component = (id: string, index: number) => keep<ComponentCard>(`${at(id)}/components/${index}`);
 export const columns = (page: RunPage) =>
