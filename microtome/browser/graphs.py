@@ -8,13 +8,14 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from microtome.browser.cards import finite, run_card
 from microtome.browser.replies import EffectGrid, GraphLinks, GraphNode, GraphPage, NodeKind, Supernode
 from microtome.browser.runs import FoundRun, NotYet
+from microtome.core.errors import Refusal
 from microtome.store.notes import Explanation
 
 M = TypeVar("M", bound=BaseModel)
@@ -73,16 +74,21 @@ def graph_page(run: FoundRun, explanations: Explanations) -> GraphPage:
     """The graph of a run. Raises NotYet where there is none, or none that can be read."""
     read = read_file(run, "graph.json", FileGraph)
     places = {node.node_id: place for place, node in reversed(list(enumerate(read.nodes)))}
+    dropped, unexplored = left_out(read.metadata)
     tokens = [str(token) for token in read.metadata.get("prompt_tokens") or []]
     longest = max((node.ctx_idx for node in read.nodes), default=-1)
     return GraphPage(
         card=run_card(run),
         prompt=str(read.metadata.get("prompt") or "".join(tokens)),
         tokens=tokens + ["?"] * (longest + 1 - len(tokens)),
-        nodes=[graph_node(node, explanations) for node in read.nodes],
+        nodes=[
+            graph_node(node, explanations, dropped.get(node.node_id, 0.0), node.node_id not in unexplored)
+            for node in read.nodes
+        ],
         links=links(read.links, places, run),
         scores=stored_scores(read.metadata),
         settings=pruning_settings(read.metadata),
+        interventions=dict(numbers_of(read.metadata.get("interventions"))),
         supernodes=supernodes(read.qParams, places),
         message=clash(read.nodes, places),
     )
@@ -109,7 +115,13 @@ def sentence(error: ValidationError) -> str:
     return f"{'.'.join(str(part) for part in fault['loc']) or 'the file'}: {fault['msg']}"
 
 
-def graph_node(node: FileNode, explanations: Explanations) -> GraphNode:
+def left_out(metadata: Mapping[str, Any]) -> tuple[dict[str, float], set[str]]:
+    """What was dropped of each node's row, and which nodes were not explored, where the file says so."""
+    ends = metadata.get("unexplored")
+    return dict(numbers_of(metadata.get("dropped"))), set(map(str, ends)) if isinstance(ends, list) else set()
+
+
+def graph_node(node: FileNode, explanations: Explanations, dropped: float, explored: bool) -> GraphNode:
     kind = kind_of(node)
     layer, index = layer_of(node, kind), index_of(node)
     run, said = explanations.get(layer, (None, {})) if kind == "feature" else (None, {})
@@ -118,6 +130,7 @@ def graph_node(node: FileNode, explanations: Explanations) -> GraphNode:
         id=node.node_id, kind=kind, layer=layer, position=node.ctx_idx, index=index,
         label=best.text if best else node.ppClerp or node.clerp or "", run=run,
         influence=finite(node.influence), activation=finite(node.activation), probability=finite(node.token_prob),
+        dropped=abs(dropped), explored=explored,
     )  # fmt: skip
 
 
@@ -159,7 +172,7 @@ def clash(nodes: list[FileNode], places: Mapping[str, int]) -> str:
 
 
 def stored_scores(metadata: Mapping[str, Any]) -> dict[str, float]:
-    """The scores that whoever made the graph wrote down: of the whole graph, before it was pruned."""
+    """The scores that whoever made the graph wrote down."""
     found = {name: metadata.get(name) for name in SCORES} | dict(numbers_of(metadata.get("scores")))
     return {name.removesuffix("_score"): value for name, value in numbers_of(found)}
 
@@ -185,6 +198,26 @@ def supernodes(query: Mapping[str, Any], places: Mapping[str, int]) -> list[Supe
     stored = query.get("supernodes")
     lists = [one for one in stored if isinstance(one, list) and len(one) > 1] if isinstance(stored, list) else []
     return [Supernode(name=str(one[0]), nodes=[id for id in one[1:] if id in places]) for one in lists]
+
+
+def exported(run: FoundRun, groups: str, pinned: str) -> dict[str, Any]:
+    """graph.json as it is, with these groups as its supernodes and this node pinned: for Neuronpedia, or to keep.
+
+    `groups` is JSON, [["name", "node id", ...], ...]. Raises NotYet as `graph_page` does, Refusal for other groups.
+    """
+    names = {node.node_id for node in read_file(run, "graph.json", FileGraph).nodes}
+    held = json.loads((run.folder / "graph.json").read_bytes())
+    lists = [[one[0], *(id for id in one[1:] if id in names)] for one in groups_of(groups)]
+    held["qParams"] = (held.get("qParams") or {}) | {"supernodes": [one for one in lists if len(one) > 1]}
+    held["qParams"]["pinnedIds"] = [pinned] if pinned in names else []
+    return held
+
+
+def groups_of(text: str) -> list[list[str]]:
+    try:
+        return TypeAdapter(list[Annotated[list[str], Field(min_length=1)]]).validate_json(text)
+    except ValidationError as error:
+        raise Refusal(f"these groups cannot be read ({sentence(error)}); give lists of a name and node ids") from error
 
 
 def explanations_beside(run: FoundRun, others: Iterable[FoundRun]) -> dict[int, tuple[str, Mapping[int, Explanation]]]:

@@ -4,10 +4,12 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from microtome.browser.replies import Fired, Question, SessionState
+from microtome.browser.cards import finite
+from microtome.browser.replies import Fired, Intervened, Intervention, MovedNodes, Question, SessionState
 from microtome.core.errors import Refusal
-from microtome.core.session import Session
+from microtome.core.session import GraphSession, Moved, Session
 
+Opener = Callable[[Path], Session | GraphSession]
 LONGEST_TEXT = 4000
 TOP = 24
 
@@ -23,10 +25,10 @@ class CannotAnswer(Refusal):
 class Live:
     """The sessions of a server. One lock serialises all model work: two forward passes at once only slow each other."""
 
-    def __init__(self, open_session: Callable[[Path], Session]) -> None:
+    def __init__(self, open_session: Opener) -> None:
         self.open_session = open_session
         self._lock = threading.Lock()
-        self._sessions: dict[Path, Session] = {}
+        self._sessions: dict[Path, Session | GraphSession] = {}
         self._states: dict[Path, SessionState] = {}
 
     def state(self, folder: Path) -> SessionState:
@@ -38,14 +40,19 @@ class Live:
         with self._lock:
             return answer(self._session(folder), question)
 
-    def _session(self, folder: Path) -> Session:
+    def intervene(self, folder: Path, asked: Intervention) -> Intervened:
+        """What a change of a graph's nodes does to others. Raises CannotAnswer and CannotOpen as `ask` does."""
+        with self._lock:
+            return intervened(self._session(folder), asked)
+
+    def _session(self, folder: Path) -> Session | GraphSession:
         if folder not in self._sessions:
             self._states[folder] = SessionState(state="loading", message="The model is being loaded.")
             self._sessions[folder] = self._open(folder)
             self._states[folder] = SessionState(state="ready", message="")
         return self._sessions[folder]
 
-    def _open(self, folder: Path) -> Session:
+    def _open(self, folder: Path) -> Session | GraphSession:
         try:
             return self.open_session(folder)
         except Exception as error:  # whatever a loader raises becomes a sentence on the page, and may be tried again
@@ -61,11 +68,31 @@ def check_text(text: str) -> None:
         raise CannotAnswer(f"The text has {len(text):,} characters; at most {LONGEST_TEXT:,} are taken. Paste less.")
 
 
-def answer(session: Session, question: Question) -> Fired:
+def answer(session: Session | GraphSession, question: Question) -> Fired:
+    if not isinstance(session, Session):
+        raise CannotAnswer("This run is a graph of one prompt, and no dictionary that answers to a text.")
     try:
         return fired(session, question.text) if question.component is None else watched(session, question)
     except ValueError as error:
         raise CannotAnswer(str(error)) from error
+
+
+def intervened(session: Session | GraphSession, asked: Intervention) -> Intervened:
+    if not isinstance(session, GraphSession):
+        raise CannotAnswer("This run is a dictionary, and has no graph whose nodes could be changed.")
+    try:
+        found = session.intervene(asked.changes, asked.watch, asked.hold_attention)
+    except ValueError as error:
+        raise CannotAnswer(str(error)) from error
+    return Intervened(targets=moved(found.targets), components=moved(found.components))
+
+
+def moved(found: Moved) -> MovedNodes:
+    before, predicted, measured = ([finite(x) for x in xs] for xs in (found.before, found.predicted, found.measured))
+    return MovedNodes(
+        nodes=found.nodes, before=before, predicted=predicted, measured=measured,
+        pearson=found.pearson, spearman=found.spearman,
+    )  # fmt: skip
 
 
 def fired(session: Session, text: str) -> Fired:

@@ -4,7 +4,7 @@ Components travel as columns, tokens as ids into the run's vocabulary, and activ
 most places are silent.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
@@ -142,6 +142,8 @@ NodeKind = Literal["feature", "error", "token", "target"]
 class GraphNode(BaseModel):
     """One node. `influence` is the share of all influence that this node and those with more have, so the least is
     the most important; None where the file has none. `run` is the dictionary run in which the component has a page.
+    `dropped` is the magnitude that was left out of its row before the file was written, `explored` whether its own
+    sources were worked out at all.
     """
 
     id: str
@@ -154,6 +156,8 @@ class GraphNode(BaseModel):
     influence: float | None
     activation: float | None
     probability: float | None
+    dropped: float
+    explored: bool
 
 
 class GraphLinks(BaseModel):
@@ -172,7 +176,10 @@ class Supernode(BaseModel):
 
 
 class GraphPage(BaseModel):
-    """An attribution graph. `scores` and `settings` are those of whoever made it, of the whole graph before pruning."""
+    """An attribution graph. `scores`, `settings` and `interventions` are what whoever made it wrote down.
+
+    A score's name says in brackets of what it is, where the file does: the whole graph or what was kept of it.
+    """
 
     card: RunCard
     prompt: str
@@ -181,6 +188,7 @@ class GraphPage(BaseModel):
     links: GraphLinks
     scores: dict[str, float]
     settings: dict[str, float]
+    interventions: dict[str, float]
     supernodes: list[Supernode]
     message: str
 
@@ -210,6 +218,35 @@ class Fired(BaseModel):
     tokens: list[str]
     components: list[list[int]]
     values: list[list[float]]
+
+
+class Intervention(BaseModel):
+    """A change of some nodes of a graph, by how much each is multiplied, and the nodes to watch under it.
+
+    `hold_attention` keeps attention as it was on the prompt, as the graph takes it.
+    """
+
+    changes: dict[str, Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]] = Field(
+        min_length=1, max_length=500
+    )
+    watch: list[str] = Field(max_length=20_000)
+    hold_attention: bool = True
+
+
+class MovedNodes(BaseModel):
+    """What some nodes did, as columns (see microtome.core.session.Moved); null is a number too large to be told."""
+
+    nodes: list[str]
+    before: list[float | None]
+    predicted: list[float | None]
+    measured: list[float | None]
+    pearson: float | None
+    spearman: float | None
+
+
+class Intervened(BaseModel):
+    targets: MovedNodes
+    components: MovedNodes
 
 
 class SessionState(BaseModel):

@@ -1,6 +1,7 @@
 """The browser's server: runs on disk and a live model, as JSON and a page, for one reader on this machine.
 
-Everything under /api is read from a run's files, except `fire`, which asks a Session. Every error is one sentence.
+Everything under /api is read from a run's files, except `fire` and `intervene`, which ask a live model. Every error is
+one sentence.
 """
 
 import json
@@ -21,9 +22,9 @@ from starlette.staticfiles import StaticFiles
 
 from microtome.browser.cards import Opened, run_card, run_page
 from microtome.browser.circuits import CircuitPage, circuit_page
-from microtome.browser.graphs import effect_grid, explanations_beside, graph_page
+from microtome.browser.graphs import effect_grid, explanations_beside, exported, graph_page
 from microtome.browser.guard import LOOPBACK, Guard
-from microtome.browser.live import CannotAnswer, CannotOpen, Live
+from microtome.browser.live import CannotAnswer, CannotOpen, Live, Opener
 from microtome.browser.replies import (
     ComponentCard,
     Components,
@@ -31,6 +32,8 @@ from microtome.browser.replies import (
     Fired,
     Found,
     GraphPage,
+    Intervened,
+    Intervention,
     Problem,
     Question,
     RunList,
@@ -39,7 +42,6 @@ from microtome.browser.replies import (
 )
 from microtome.browser.runs import FoundRun, NoSuchRun, NotYet, Runs
 from microtome.core.errors import NoSuchComponent, Refusal
-from microtome.core.session import Session
 
 STATIC = Path(__file__).parent / "static"
 NO_PAGE = (
@@ -89,9 +91,7 @@ def broken(error: Exception) -> str:
     return f"A file of this run cannot be read ({error}): it is being written just now, or its writing was cut off."
 
 
-def create_app(
-    folder: Path, token: str, open_session: Callable[[Path], Session], hosts: tuple[str, ...] = LOOPBACK
-) -> FastAPI:
+def create_app(folder: Path, token: str, open_session: Opener, hosts: tuple[str, ...] = LOOPBACK) -> FastAPI:
     """The app that shows the runs under `folder` to whoever holds `token`.
 
     `open_session` is called with a run's folder at its first question. `hosts` are the names it answers to.
@@ -145,6 +145,13 @@ def routes(shelf: Shelf, live: Live) -> APIRouter:
         found = openable(shelf.runs[id])
         return graph_page(found, explanations_beside(found, shelf.runs.find()))
 
+    @api.get("/runs/{id}/graph.json")
+    def graph_file(id: str, groups: str = "[]", pinned: str = "") -> JSONResponse:
+        """The graph as a file, in the schema of circuit-tracer and Neuronpedia, with the groups of the page."""
+        found = openable(shelf.runs[id])
+        held = exported(found, groups, pinned)
+        return JSONResponse(held, headers={"Content-Disposition": f'attachment; filename="{found.id}.json"'})
+
     @api.get("/runs/{id}/patch")
     def patch(id: str) -> EffectGrid:
         return effect_grid(openable(shelf.runs[id]))
@@ -160,6 +167,10 @@ def routes(shelf: Shelf, live: Live) -> APIRouter:
     @api.post("/runs/{id}/fire")
     def fire(id: str, question: Question) -> Fired:
         return live.ask(openable(shelf.runs[id]).folder, question)
+
+    @api.post("/runs/{id}/intervene")
+    def intervene(id: str, asked: Intervention) -> Intervened:
+        return live.intervene(openable(shelf.runs[id]).folder, asked)
 
     return api
 
@@ -216,7 +227,7 @@ ANSWERS: dict[type[Exception], Callable[[Request, Exception], JSONResponse]] = {
 def serve(
     folder: Path,
     *,
-    open_session: Callable[[Path], Session],
+    open_session: Opener,
     announce: Callable[[str], None],
     host: str = "127.0.0.1",
     port: int = 0,

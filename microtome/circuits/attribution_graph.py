@@ -8,6 +8,7 @@ its nonlinearity. Ameisen et al. 2025, Circuit Tracing (Transformer Circuits); D
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -132,6 +133,8 @@ def graph_of(
     wanted = targets.on(replacement)
     if not wanted:
         raise Refusal("there is nothing to explain: no target was named")
+    refuse_backward(replacement)
+    refuse_unheard(replacement)
     most = replacement.features if most is None else min(most, replacement.features)
     refuse_too_large(replacement, len(wanted), most, memory)
     return Building(replacement, wanted, drop, together).graph(most)
@@ -208,6 +211,34 @@ class Building:
         return float(self.zero[reading.site.name][0, reading.position] @ reading.vector) + reading.offset
 
 
+def refuse_backward(replacement: Replacement) -> None:
+    """Raises Refusal for a dictionary of a wrong hook: one that would read what it has itself written."""
+    order = {name: i for i, name in enumerate(replacement.sites)}
+    for dictionary in replacement.dictionaries:
+        for read in dictionary.reads:
+            early = [w for w in dictionary.writes if order.get(w.name, len(order)) < order.get(read.name, -1)]
+            if early:
+                raise Refusal(
+                    f"{type(dictionary).__name__} reads {read}, which comes after {early[0]}, where it writes; give "
+                    "one whose hooks are the right way round"
+                )
+
+
+def refuse_unheard(replacement: Replacement) -> None:
+    """Raises Refusal for a dictionary that writes where nothing that is read depends on it, so that it has no edges."""
+    heard = [tensor.sum() for tensor in replacement.tensors.values() if tensor.requires_grad]
+    written = {w.name: d for d in replacement.dictionaries for w in d.writes if w.name in replacement.leaves}
+    leaves = [replacement.leaves[name] for name in written]
+    found = torch.autograd.grad(heard, leaves, retain_graph=True, allow_unused=True) if heard and leaves else ()
+    for (name, dictionary), gradient in zip(written.items(), found, strict=bool(found)):
+        if gradient is None:
+            raise Refusal(
+                f"what {type(dictionary).__name__} writes at {name} reaches nothing that is read here: a later site is "
+                "held in its place, such as the output of an MLP that no dictionary writes; give transcoders that "
+                "write mlp_out, or through_mlps (--through-mlps)"
+            )
+
+
 def refuse_too_large(replacement: Replacement, targets: int, most: int, memory: int | None) -> None:
     free = available() if memory is None else memory
     sources = len(replacement.nodes)
@@ -215,7 +246,7 @@ def refuse_too_large(replacement: Replacement, targets: int, most: int, memory: 
     if needed <= free:
         return
     fits = free // (EDGE_BYTES * sources) - targets
-    remedy = f"most={fits} would fit" if fits > 0 else "no graph of this prompt would; give a shorter prompt"
+    remedy = f"most={fits} would fit (--most {fits})" if fits > 0 else "no graph of it would, so give a shorter prompt"
     raise Refusal(
         f"a graph of {most} components and {sources} sources may need {needed / 1e9:.2g} GB and {free / 1e9:.2g} GB "
         f"may be used; {remedy}"
@@ -228,5 +259,8 @@ def bytes_for(sources: int, rows: int) -> int:
 
 
 def available() -> int:
-    """Bytes of memory that are free here."""
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Bytes of memory that may be had here without swapping: what is free, and what files are cached in."""
+    told = Path("/proc/meminfo")
+    lines = told.read_text().splitlines() if told.is_file() else []
+    found = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if found is None else found

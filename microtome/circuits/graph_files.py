@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from microtome.circuits.attribution_graph import Graph
-from microtome.circuits.influence import Edges
-from microtome.circuits.pruning import NODES, Pruned
+from microtome.circuits.influence import Edges, Scores
+from microtome.circuits.pruning import NODES, Pruned, graph_scores, graph_scores_as_circuit_tracer, left_out
 from microtome.circuits.replacement import ERROR, FEATURE, TARGET, TOKEN, Node
 from microtome.core.errors import Refusal
 
@@ -39,9 +39,17 @@ def write_graph(
     decode: Callable[[int], str] = str,
     prompt: str = "",
     node_threshold: float = NODES,
+    transcoders: Sequence[str] = (),
+    about: Mapping[str, Any] | None = None,
 ) -> None:
-    """What was kept of a graph, as JSON. `scan` names the model, `decode` gives a token's text."""
-    path.write_text(json.dumps(plain_graph(pruned, slug, scan, decode, prompt, node_threshold), indent=1) + "\n")
+    """What was kept of a graph, as JSON. `scan` names the model, `decode` gives a token's text.
+
+    `transcoders` names the dictionaries, and `about` is further metadata. Beyond circuit-tracer's own, metadata hold
+    `scores` (see `scores_of`), `dropped` (by node, the magnitude of what was left out of its row) and `unexplored`.
+    """
+    plain = plain_graph(pruned, slug, scan, decode, prompt, node_threshold)
+    plain["metadata"] |= {"transcoder_list": list(transcoders), **(about or {})}
+    path.write_text(json.dumps(plain, indent=1) + "\n")
 
 
 def plain_graph(
@@ -61,11 +69,37 @@ def plain_graph(
         "metadata": {
             "slug": slug, "scan": scan, "transcoder_list": [], "prompt_tokens": texts,
             "prompt": prompt or "".join(texts), "node_threshold": node_threshold, "schema_version": SCHEMA,
+            "scores": scores_of(pruned),
+            "dropped": {n: d for n, d in zip(names, graph.edges.dropped.tolist(), strict=True) if d},
+            "unexplored": [n for n, i in zip(names, unexplored(graph), strict=True) if i],
         },
         "qParams": {"pinnedIds": [], "supernodes": [], "linkType": "both", "clickedId": "", "sg_pos": ""},
         "nodes": nodes,
         "links": [{"source": names[s], "target": names[t], "weight": w} for s, t, w in edges],
     }  # fmt: skip
+
+
+def scores_of(pruned: Pruned) -> dict[str, dict[str, float]]:
+    """Both scores of the whole graph and of what was kept, as the paper defines them and as circuit-tracer prints them.
+
+    `left_out` is the share of what is read that was dropped or cut.
+    """
+    whole, kept = pruned.graph, pruned.kept()
+    return {
+        "whole": plain_scores(graph_scores(whole)) | {"left_out": left_out(whole)},
+        "whole_as_circuit_tracer": plain_scores(graph_scores_as_circuit_tracer(whole)),
+        "kept": plain_scores(graph_scores(kept)) | {"left_out": left_out(kept)},
+        "kept_as_circuit_tracer": plain_scores(graph_scores_as_circuit_tracer(kept)),
+    }
+
+
+def plain_scores(found: Scores) -> dict[str, float]:
+    return {"replacement": found.replacement, "completeness": found.completeness}
+
+
+def unexplored(graph: Graph) -> list[bool]:
+    """The components whose own sources were not worked out."""
+    return (graph.which(FEATURE) & ~graph.explored).tolist()
 
 
 def plain_node(node: Node, name: str, rank: float, weight: float, decode: Callable[[int], str]) -> dict[str, Any]:
@@ -135,15 +169,12 @@ def names_of(nodes: Sequence[Node]) -> list[str]:
 
 
 def read_graph(path: Path) -> Graph:
-    """A graph from such JSON, with its nodes in the order of `Graph`. What was pruned before it was written is unknown.
+    """A graph from such JSON, with its nodes in the order of `Graph`.
 
+    What was pruned before it was written is unknown, but for how much it was, where this package wrote the file.
     Raises Refusal for a file that is no such graph.
     """
-    try:
-        held = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise Refusal(f"{path} is no JSON ({error}); give a graph as circuit-tracer writes it") from None
-    refuse_other(held, path)
+    held = read_plain(path)
     order = list(TYPES.values())
     rows = sorted(held["nodes"], key=lambda row: order.index(row["feature_type"]))
     number = {row["node_id"]: i for i, row in enumerate(rows)}
@@ -153,13 +184,55 @@ def read_graph(path: Path) -> Graph:
         torch.tensor([number[link["target"]] for link in links], dtype=torch.long),
         torch.tensor([number[link["source"]] for link in links], dtype=torch.long),
         torch.tensor([float(link["weight"]) for link in links]),
-        torch.zeros(len(nodes)),
+        torch.tensor([float(held["metadata"].get("dropped", {}).get(row["node_id"], 0.0)) for row in rows]),
     )
-    explored = torch.tensor([n.kind in (FEATURE, TARGET) for n in nodes], dtype=torch.bool)
+    ends = set(held["metadata"].get("unexplored", ()))
+    reads = [n.kind in (FEATURE, TARGET) and row["node_id"] not in ends for n, row in zip(nodes, rows, strict=True)]
+    explored = torch.tensor(reads, dtype=torch.bool)
     weights = torch.tensor([float(row.get("token_prob") or 0.0) for row in rows])
     tokens = [n.index for n in sorted((n for n in nodes if n.kind == TOKEN), key=lambda n: n.position)]
     texts = tuple(held["metadata"].get("prompt_tokens", ()))
     return Graph(nodes, edges, torch.zeros(len(nodes)), explored, weights, tokens, 0.0, texts)
+
+
+def read_plain(path: Path) -> dict[str, Any]:
+    try:
+        held = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise Refusal(f"{path} is no JSON ({error}); give a graph as circuit-tracer writes it") from None
+    refuse_other(held, path)
+    return held
+
+
+def numbers_of(path: Path, graph: Graph) -> dict[str, int]:
+    """The number in `graph` of every node that is named in a file of it.
+
+    Raises Refusal where the file has a node that the graph has not: it is of another prompt, model or dictionary.
+    """
+    places: dict[tuple[str, int, int, int], list[int]] = {}
+    for number, node in enumerate(graph.nodes):
+        places.setdefault(place_of(node), []).append(number)
+    numbers: dict[str, int] = {}
+    for row in read_plain(path)["nodes"]:
+        node = node_of(row)
+        alike = places.get(place_of(node))
+        if not alike:
+            raise Refusal(
+                f"{path.name} has the node {row['node_id']!r}, which this model and its dictionaries do not have on "
+                "this prompt; they have changed since, so write the graph again"
+            )
+        numbers[row["node_id"]] = alike.pop(nearest(node, [graph.nodes[number] for number in alike]))
+    return numbers
+
+
+def nearest(node: Node, alike: Sequence[Node]) -> int:
+    """Which of several of one name: the one with its activity; of errors and tokens, which have none, the first."""
+    off = [abs(other.activity - node.activity) if node.kind == FEATURE else 0.0 for other in alike]
+    return off.index(min(off))
+
+
+def place_of(node: Node) -> tuple[str, int, int, int]:
+    return node.kind, node.layer, node.position, 0 if node.kind == ERROR else node.index
 
 
 def refuse_other(held: Any, path: Path) -> None:

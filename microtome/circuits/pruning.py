@@ -91,3 +91,13 @@ def graph_scores(graph: Graph) -> Scores:
 def graph_scores_as_circuit_tracer(graph: Graph) -> Scores:
     """The same two as circuit-tracer prints them; see `influence.scores_as_circuit_tracer`."""
     return scores_as_circuit_tracer(graph.edges, graph.weights, graph.which(TOKEN), graph.which(ERROR), graph.explored)
+
+
+def left_out(graph: Graph) -> float:
+    """The share of what targets and components read, each counted by its influence, that was dropped or cut.
+
+    It counts as error: completeness, this and the share that is read from errors and unexplored components add up to 1.
+    """
+    shares = graph.edges.shares()
+    reading = (graph.weights + influence(shares, graph.weights)) * graph.explored
+    return float((reading * shares.dropped).sum() / reading.sum().clamp(min=1e-10))

@@ -1,26 +1,32 @@
 """`microtome graph`: what on a prompt wrote what the next token is read from, as an attribution graph."""
 
-import math
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict
 
-from microtome.circuits.attribution_graph import Graph, graph_of
 from microtome.circuits.graph_files import write_graph
 from microtome.circuits.graph_interventions import Comparison, compare, held_attention
 from microtome.circuits.influence import Scores, influence
-from microtome.circuits.pruning import EDGES, NODES, Pruned, graph_scores, graph_scores_as_circuit_tracer, prune
-from microtome.circuits.replacement import FEATURE, TARGET, Replacement
-from microtome.circuits.targets import Target, TopLogits
+from microtome.circuits.pruning import (
+    EDGES,
+    NODES,
+    Pruned,
+    graph_scores,
+    graph_scores_as_circuit_tracer,
+    left_out,
+    prune,
+)
+from microtome.circuits.replacement import FEATURE, TARGET
+from microtome.cli.prompt_graph import Asked, PromptGraph, absolute, known
 from microtome.core.errors import Refusal
-from microtome.core.inputs import Inputs
-from microtome.dictionaries.formats.registry import find_all
-from microtome.models.hooked import HookedModel
-from microtome.models.load import load
+from microtome.data.windows import pieces
+from microtome.store.records import Run
 
 Text = Callable[[int], str]
 
@@ -55,7 +61,8 @@ class Graphed(BaseModel):
     """A graph in figures. `incomplete`: how far edges and bias are from a node's activity, of the largest summed.
 
     `whole` and `kept` are scores as the paper defines them, before and after pruning; `whole_as_circuit_tracer` is what
-    circuit-tracer would print.
+    circuit-tracer would print. What was dropped, or cut, of what nodes
+    read is `left_out`.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -72,6 +79,8 @@ class Graphed(BaseModel):
     whole: Scored
     kept: Scored
     whole_as_circuit_tracer: Scored
+    whole_left_out: float
+    kept_left_out: float
     attention_held: Correlated
     attention_free: Correlated
     seconds: float
@@ -93,11 +102,13 @@ def graph(
     interventions: int = 20,
     through_mlps: bool = False,
     allow_pickle: bool = False,
+    memory: float | None = None,
     json: Path | None = None,
 ) -> Graphed:
     """Build the attribution graph of one prompt, prune it, and test it by taking components away.
 
-    Writes graph.json, in the schema of circuit-tracer and Neuronpedia, and summary.json.
+    Writes graph.json, in the schema of circuit-tracer and Neuronpedia, summary.json, and run.json, which names the
+    dictionaries, so that `microtome browse` shows the graph and makes interventions on it.
 
     Parameters
     ----------
@@ -128,27 +139,30 @@ def graph(
         Follow the derivative of MLPs that no dictionary stands for, in place of calling them errors.
     allow_pickle
         Read files of torch.save: tensors and plain values, and nothing that runs.
+    memory
+        The GB that the graph's edges may take; what is free by default. A larger graph is refused with an estimate.
     json
         Also write the summary to this file.
     """
     began = time.perf_counter()
     if interventions < 0:
         raise Refusal(f"--interventions is {interventions}; give how many components to take away, or 0 for none")
-    loaded = load(model)
-    inputs = tokens_of(loaded, prompt)
-    found = [f.dictionary.requires_grad_(False) for d in dictionaries for f in find_all(d, allow_pickle=allow_pickle)]
-    replacement = Replacement(loaded, inputs, found, through_mlps=through_mlps)
-    wanted = TopLogits(logits, mass)
-    whole = graph_of(replacement, wanted, most=most, drop=drop)
-    pruned = prune(whole, nodes, edges)
-    target = wanted.on(replacement)[0]
-    held, free = (taken_away(loaded, replacement, whole, target, interventions, hold) for hold in (True, False))
+    asked = Asked(
+        prompt=prompt, dictionaries=[absolute(d) for d in dictionaries], nodes=nodes, edges=edges, logits=logits,
+        mass=mass, most=most, drop=drop, through_mlps=through_mlps, allow_pickle=allow_pickle, memory=memory,
+    )  # fmt: skip
+    built = PromptGraph.build(model, asked)
+    pruned = prune(built.graph, nodes, edges)
+    held, free = (taken_away(built, interventions, hold) for hold in (True, False))
     into.mkdir(parents=True, exist_ok=True)
     write_graph(
-        pruned, into / "graph.json", slug=into.name, scan=Path(model).name, decode=reader(loaded), prompt=prompt,
-        node_threshold=nodes,
+        pruned, into / "graph.json", slug=into.name, scan=Path(model).name, decode=reader(built), prompt=prompt,
+        node_threshold=nodes, transcoders=[Path(d).name for d in asked.dictionaries],
+        about={"interventions": {"held": held.model_dump(), "free": free.model_dump()}},
     )  # fmt: skip
-    summary = told(model, prompt, pruned, reader(loaded), held, free, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    record(absolute(model), asked, seconds).write(into)
+    summary = told(model, prompt, pruned, reader(built), held, free, seconds)
     for file in (into / "summary.json", *([json] if json else [])):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(summary.model_dump_json(indent=2))
@@ -156,35 +170,29 @@ def graph(
     return summary
 
 
-def tokens_of(model: HookedModel, prompt: str) -> Inputs:
-    """Raises Refusal for a prompt that is longer than the model's context."""
-    inputs = model.inputs(prompt)
-    length, context = len(model.encode(prompt)), getattr(model.module.config, "max_position_embeddings", None)
-    if context is not None and length > context:
-        raise Refusal(f"the prompt has {length} tokens and {model.name} reads {context}; give a shorter one")
-    return inputs
+def record(model: str, asked: Asked, seconds: float) -> Run:
+    """run.json: all that is needed to build the graph again."""
+    return Run(
+        command="graph", arguments=asked.model_dump(), model=model, site="", version=version("microtome"),
+        created=datetime.now(UTC).isoformat(timespec="seconds"), stage="done", seconds=seconds,
+    )  # fmt: skip
 
 
-def reader(model: HookedModel) -> Text:
-    """The text of a token."""
-    return lambda token: model.tokenizer.decode([token])
+def reader(built: PromptGraph) -> Text:
+    """The text of a token as it stands inside a text, its leading space included."""
+    return lambda token: pieces(built.model.tokenizer, [token])[0]
 
 
-def taken_away(
-    model: HookedModel, replacement: Replacement, graph: Graph, target: Target, count: int, hold: bool
-) -> Correlated:
+def taken_away(built: PromptGraph, count: int, hold: bool) -> Correlated:
     """The most influential components, taken away one by one, attention held as it was or free."""
+    graph = built.graph
     reached = influence(graph.edges.shares(), graph.weights).masked_fill(~graph.which(FEATURE), 0.0)
     chosen = [i for i in reached.topk(min(count, len(reached))).indices.tolist() if reached[i] > 0]
     if not chosen:
         return Correlated(components=0, pearson=None, spearman=None)
-    held = held_attention(replacement) if hold else []
-    found: Comparison = compare(model, replacement, graph, target, chosen, hold=held)
+    held = held_attention(built.replacement) if hold else []
+    found: Comparison = compare(built.model, built.replacement, graph, built.targets[0], chosen, hold=held)
     return Correlated(components=len(chosen), pearson=known(found.pearson), spearman=known(found.spearman))
-
-
-def known(number: float) -> float | None:
-    return None if math.isnan(number) else number
 
 
 def told(
@@ -202,6 +210,7 @@ def told(
         explored=int((features & graph.explored).sum()), edges=len(graph.edges), kept_nodes=len(kept),
         kept_edges=len(kept.edges), targets=targets, incomplete=graph.incomplete, whole=scored(graph_scores(graph)),
         kept=scored(graph_scores(kept)), whole_as_circuit_tracer=scored(graph_scores_as_circuit_tracer(graph)),
+        whole_left_out=left_out(graph), kept_left_out=left_out(kept),
         attention_held=held, attention_free=free, seconds=seconds,
     )  # fmt: skip
 
@@ -215,8 +224,11 @@ def show(summary: Graphed, into: Path) -> None:
         f"{summary.components} components on {summary.tokens} tokens, {summary.edges} edges; "
         f"{summary.kept_nodes} nodes and {summary.kept_edges} edges kept"
     )
-    for name, scored in (("whole graph", summary.whole), ("kept", summary.kept)):
-        print(f"{name}: replacement {scored.replacement:.3f}, completeness {scored.completeness:.3f}")
+    whole, kept = (summary.whole, summary.whole_left_out), (summary.kept, summary.kept_left_out)
+    for name, (scored, lost) in (("whole graph", whole), ("kept", kept)):
+        print(
+            f"{name}: replacement {scored.replacement:.3f}, completeness {scored.completeness:.3f}, left out {lost:.3f}"
+        )
     printed = summary.whole_as_circuit_tracer
     print(f"as circuit-tracer prints them: {printed.replacement:.3f} and {printed.completeness:.3f}")
     for name, found in (("held", summary.attention_held), ("free", summary.attention_free)):

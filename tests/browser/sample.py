@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from microtome.core.session import Firing
+from microtome.core.session import Answered, Firing, Moved
 from microtome.store.catalog import COLUMNS_PER_FILE, SCHEMA, exemplar_groups, write_columns
 from microtome.store.notes import Explanation, Notes
 from microtome.store.records import Figures, Run, Summary
@@ -215,3 +215,22 @@ class SampleSession:
             raise ValueError(f"component {component} is outside 0..{COMPONENTS - 1}")
         tokens = split(text)
         return tokens, [dict(self.row(tokens, place)).get(component, 0.0) for place in range(len(tokens))]
+
+
+class SampleGraphSession:
+    """Foretells that each node loses what the changed ones lost, its own place in the list times; it loses half."""
+
+    def intervene(self, changes: dict[str, float], watch: list[str], hold_attention: bool) -> Answered:
+        if "9_9_9" in changes:
+            raise ValueError("graph.json has no node '9_9_9'; choose one of those that the page shows")
+        lost = sum(by - 1 for by in changes.values())
+        share = 0.5 if hold_attention else 0.25
+        columns = [(name, lost * place) for place, name in enumerate(watch, 1) if name not in changes]
+
+        def moved(target: bool) -> Moved:
+            rows = [row for row in columns if row[0].startswith("3_") == target]
+            names, foretold = [name for name, _ in rows], [amount for _, amount in rows]
+            known = 1.0 if len(rows) > 1 else None
+            return Moved(names, [2.0] * len(rows), foretold, [share * amount for amount in foretold], known, known)
+
+        return Answered(moved(True), moved(False))

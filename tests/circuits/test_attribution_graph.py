@@ -10,11 +10,14 @@ from microtome.circuits.attribution_graph import Graph, attribute, each_prompt
 from microtome.circuits.influence import Edges
 from microtome.circuits.replacement import ERROR, FEATURE, TARGET, TOKEN, Replacement
 from microtome.circuits.targets import Activity, LogitDifference, TopLogits
-from microtome.core.errors import Refusal
+from microtome.core.errors import NoSuchSite, Refusal
 from microtome.core.inputs import Tokens
 from microtome.core.linear import Linear
+from microtome.core.site import Site
+from microtome.dictionaries.activation_functions import ReLU
 from microtome.dictionaries.formats.circuit_tracer import CircuitTracer
 from microtome.dictionaries.formats.format import Source
+from microtome.dictionaries.transcoder import Transcoder
 from microtome.models.load import load
 from tests.circuits.sets import autoencoders, cross_layer, prompt, relative, transcoders
 from tests.models import zoo
@@ -174,3 +177,21 @@ def test_wrong_settings_are_refused() -> None:
         attribute(model, prompt(), made, LogitDifference(96, 1))
     tokens = attribute(model, prompt(), made).which(TOKEN)
     assert int(tokens.sum()) == 7
+
+
+def test_a_dictionary_of_the_wrong_hook_or_width_is_refused() -> None:
+    model = zoo.model("llama")
+
+    def refused(reads: str, writes: str, d_in: int, d_out: int) -> str:
+        made = Transcoder(
+            Site(reads), Site(writes), d_in, d_out, 20, ReLU(), generator=torch.Generator().manual_seed(0)
+        )
+        with pytest.raises((Refusal, NoSuchSite)) as caught:
+            attribute(model, prompt(), [made.requires_grad_(False)], TopLogits())
+        return str(caught.value)
+
+    wide = model.run(prompt(), read=["mlp_act.0"])["mlp_act.0"].shape[-1]
+    assert "comes after mlp_out.0, where it writes" in refused("mlp_in.1", "mlp_out.0", 32, 32)
+    assert "reaches nothing that is read here" in refused("mlp_in.0", "mlp_act.0", 32, wide)
+    assert "is 16 wide at mlp_in.0, where this model is 32 wide" in refused("mlp_in.0", "mlp_out.0", 16, 32)
+    assert "mlp_in.0" in refused("mlp_inn.0", "mlp_out.0", 32, 32)

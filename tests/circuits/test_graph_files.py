@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from microtome.circuits.attribution_graph import Graph, attribute
-from microtome.circuits.graph_files import names_of, read_graph, write_graph
-from microtome.circuits.pruning import prune
+from microtome.circuits.graph_files import names_of, numbers_of, read_graph, write_graph
+from microtome.circuits.pruning import graph_scores, graph_scores_as_circuit_tracer, left_out, prune
 from microtome.circuits.replacement import ERROR, FEATURE, TARGET, TOKEN, Node
 from microtome.circuits.targets import TopLogits
 from microtome.core.errors import Refusal
@@ -36,7 +36,8 @@ def test_it_writes_the_file_that_circuit_tracer_wrote(shared_data: Path, tmp_pat
         scan=meta["scan"], decode=words.__getitem__, prompt=meta["prompt"],
     )  # fmt: skip
     found = json.loads((tmp_path / "graph.json").read_text())
-    assert found["metadata"] == wanted["metadata"] and found["qParams"] == wanted["qParams"]
+    assert {name: found["metadata"][name] for name in wanted["metadata"]} == wanted["metadata"]
+    assert found["qParams"] == wanted["qParams"]
     assert len(found["nodes"]) == len(wanted["nodes"])
     for mine, theirs in zip(*(by_name(g["nodes"]) for g in (found, wanted)), strict=True):
         assert set(mine) == set(theirs)
@@ -64,6 +65,31 @@ def test_what_is_written_and_read_is_the_same_graph(graph: Graph, tmp_path: Path
     ]
     assert torch.allclose(found.dense(), wanted.dense()) and torch.allclose(found.weights, wanted.weights)
     assert found.tokens == wanted.tokens and list(found.texts) == [str(t) for t in wanted.tokens]
+
+
+def test_scores_survive_the_file_with_what_was_dropped_and_not_explored(tmp_path: Path) -> None:
+    model = zoo.model("llama")
+    pruned = prune(attribute(model, prompt(), transcoders(model), most=20, drop=0.05), 0.9, 0.95)
+    write_graph(pruned, tmp_path / "graph.json", slug="a", scan="llama", transcoders=["mine"], about={"more": 1})
+    found, kept = read_graph(tmp_path / "graph.json"), pruned.kept()
+    metadata = json.loads((tmp_path / "graph.json").read_text())["metadata"]
+    assert graph_scores(found) == pytest.approx(graph_scores(kept), abs=1e-5)
+    assert graph_scores_as_circuit_tracer(found) == pytest.approx(graph_scores_as_circuit_tracer(kept), abs=1e-5)
+    assert left_out(found) == pytest.approx(left_out(kept), abs=1e-5) and left_out(found) > left_out(pruned.graph) > 0
+    assert list(metadata["scores"]["kept"].values()) == pytest.approx([*graph_scores(kept), left_out(kept)])
+    assert list(metadata["scores"]["whole"].values())[:2] == pytest.approx(graph_scores(pruned.graph))
+    assert metadata["unexplored"] and (metadata["transcoder_list"], metadata["more"]) == (["mine"], 1)
+
+
+def test_the_nodes_of_a_file_are_found_again_in_their_graph(graph: Graph, tmp_path: Path) -> None:
+    pruned = prune(graph, 0.7, 0.9, protect=(TOKEN, TARGET))
+    write_graph(pruned, tmp_path / "graph.json", slug="a", scan="llama")
+    numbers = numbers_of(tmp_path / "graph.json", graph)
+    assert list(numbers.values()) == pruned.nodes.nonzero()[:, 0].tolist()
+    assert list(numbers) == names_of(pruned.kept().nodes)
+    other = attribute(zoo.model("llama"), Tokens.of([[9, 8, 7, 6, 5, 4, 3]]), transcoders(zoo.model("llama")))
+    with pytest.raises(Refusal, match="write the graph again"):
+        numbers_of(tmp_path / "graph.json", other)
 
 
 def test_a_recorded_graph_is_read(shared_data: Path) -> None:

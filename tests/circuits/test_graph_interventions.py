@@ -4,11 +4,21 @@ import pytest
 import torch
 
 from microtome.circuits.attribution_graph import Graph, graph_of
-from microtome.circuits.graph_interventions import Comparison, compare, foretold, held_attention, rank
-from microtome.circuits.replacement import FEATURE, TOKEN, Replacement
+from microtome.circuits.graph_interventions import (
+    Comparison,
+    compare,
+    foretold,
+    held_attention,
+    interventions,
+    rank,
+    react,
+)
+from microtome.circuits.replacement import FEATURE, TARGET, TOKEN, Replacement
 from microtome.circuits.targets import Activity, LogitDifference, Target, Targets, TopLogits
 from microtome.core.errors import Refusal
 from microtome.core.linear import Linear, Neurons
+from microtome.dictionaries.activation_functions import ReLU
+from microtome.dictionaries.sae import SAE
 from microtome.models.hooked import HookedModel
 from tests.circuits.sets import prompt, transcoders
 from tests.models import zoo
@@ -51,22 +61,79 @@ def test_a_small_change_does_what_was_foretold_to_what_is_read_before_the_next_n
     assert torch.allclose(swapped.predicted, swapped.measured, atol=1e-4)
 
 
-def test_where_the_dictionaries_are_the_network_a_small_change_does_what_was_foretold(network: HookedModel) -> None:
-    """Its neurons are its components, so there is no error, and nothing bends while none of them is switched."""
-    neurons = [
+def neurons_of(network: HookedModel) -> list[Neurons]:
+    return [
         Neurons(
             network.site(f"mlp_in.{l}"), network.site(f"mlp_out.{l}"),
             block.mlp[0].weight, block.mlp[0].bias, block.mlp[2].weight.T, block.mlp[2].bias,
         )
         for l, block in enumerate(network.module.layers)
     ]  # fmt: skip
-    replacement = Replacement(network, prompt(), neurons, constant_at=())
+
+
+def test_where_the_dictionaries_are_the_network_a_small_change_does_what_was_foretold(network: HookedModel) -> None:
+    """Its neurons are its components, so there is no error, and nothing bends while none of them is switched."""
+    replacement = Replacement(network, prompt(), neurons_of(network), constant_at=())
     wanted = LogitDifference(7, 9)
     graph, target = graph_of(replacement, wanted), wanted.on(replacement)[0]
     writers = [i for i, n in enumerate(graph.nodes) if n.kind in (FEATURE, TOKEN)]
     found = compare(network, replacement, graph, target, writers, by=0.999)
     assert torch.allclose(found.predicted, found.measured, atol=2e-5)
     assert found.pearson > 0.99
+
+
+def test_components_and_targets_react_as_foretold_where_the_dictionaries_are_the_network(network: HookedModel) -> None:
+    replacement = Replacement(network, prompt(), neurons_of(network), constant_at=())
+    wanted = TopLogits(3)
+    graph, targets = graph_of(replacement, wanted), wanted.on(replacement)
+    change = {i: 0.999 for i, n in enumerate(graph.nodes) if n.kind == TOKEN}
+    watched = [i for i, n in enumerate(graph.nodes) if n.kind in (FEATURE, TARGET)]
+    found = react(network, replacement, graph, targets, change, watched)
+    assert torch.allclose(found.predicted, found.measured, atol=2e-5) and found.measured.abs().max() > 1e-3
+    alone = compare(network, replacement, graph, targets[0], [change])
+    at = found.nodes.index(len(replacement.nodes))
+    assert float(found.measured[at]) == pytest.approx(float(alone.measured[0]), abs=1e-5)
+    some = found.among([n == watched[at] for n in watched])
+    assert some.nodes == [watched[at]] and torch.equal(some.before, graph.activity[[watched[at]]])
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2"])
+def test_what_is_measured_is_what_the_dictionaries_find_in_the_changed_run(name: str) -> None:
+    replacement, graph, _ = built(name, TopLogits(2))
+    wanted = TopLogits(2).on(replacement)
+    change = {i: 0.0 for i, n in enumerate(graph.nodes) if n.kind == TOKEN and n.position == 3}
+    watched = [i for i, n in enumerate(graph.nodes) if n.kind in (FEATURE, TARGET)][::7]
+    found = react(replacement.model, replacement, graph, wanted, change, watched)
+    sites = {s.name: s for d in replacement.dictionaries for s in d.reads}
+    trace = replacement.model.run(prompt(), read=[*sites.values(), "logits"], edit=interventions(replacement, change))
+    for number, after in zip(found.nodes, (found.before + found.measured).tolist(), strict=True):
+        node = graph.nodes[number]
+        if node.kind == FEATURE:
+            dictionary = replacement.dictionaries[node.dictionary]
+            expected = dictionary.encode(dictionary.gather(trace)).dense()[0, node.position, node.index]
+            assert after == pytest.approx(float(expected.detach()), abs=1e-4)
+
+
+def test_components_of_one_site_do_not_hear_one_another() -> None:
+    """An autoencoder answers to what arrives, so taking one of its components away leaves its others as they were."""
+    model = zoo.model("llama")
+    coder = SAE(model.site("resid_post.0"), 32, 20, ReLU(), generator=torch.Generator().manual_seed(0))
+    replacement = Replacement(model, prompt(), [coder.requires_grad_(False)], through_mlps=True)
+    wanted = TopLogits(2)
+    graph, targets = graph_of(replacement, wanted), wanted.on(replacement)
+    first, *others = [i for i, n in enumerate(graph.nodes) if n.kind == FEATURE and n.position == 4]
+    found = react(model, replacement, graph, targets, {first: 0.0}, others)
+    assert torch.allclose(found.measured, torch.zeros(len(others)), atol=1e-5)
+    assert found.predicted.abs().max() == 0
+
+
+def test_what_reads_nothing_is_not_watched() -> None:
+    replacement, graph, target = built("llama", LogitDifference(7, 9))
+    token = next(i for i, n in enumerate(graph.nodes) if n.kind == TOKEN)
+    with pytest.raises(Refusal, match="reads nothing"):
+        react(replacement.model, replacement, graph, [target], {0: 0.0}, [token])
+    with pytest.raises(Refusal, match="node none writes nothing"):
+        react(replacement.model, replacement, graph, [target], {}, [0])
 
 
 def test_the_correlations_are_those_of_their_names() -> None:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from microtome.circuits.attribution_graph import Graph, attribute
 from microtome.circuits.influence import Edges, influence
-from microtome.circuits.pruning import graph_scores, graph_scores_as_circuit_tracer, prune
+from microtome.circuits.pruning import graph_scores, graph_scores_as_circuit_tracer, left_out, prune
 from microtome.circuits.replacement import ERROR, FEATURE, TARGET, TOKEN, Node
 from microtome.core.errors import Refusal
 from tests.circuits.sets import prompt, transcoders
@@ -73,6 +73,18 @@ def test_dropped_weight_counts_as_error(graph: Graph) -> None:
     less = attribute(zoo.model("llama"), prompt(), transcoders(zoo.model("llama")), drop=0.1)
     assert graph_scores(less).replacement < graph_scores(graph).replacement
     assert graph_scores(less).completeness < graph_scores(graph).completeness
+
+
+def test_what_is_left_out_is_what_neither_is_explained_nor_read_from_errors(graph: Graph) -> None:
+    assert left_out(graph) == 0
+    less = attribute(zoo.model("llama"), prompt(), transcoders(zoo.model("llama")), drop=0.1)
+    kept = prune(less, 0.8, 0.9).kept()
+    shares = kept.edges.shares()
+    reading = (kept.weights + influence(shares, kept.weights)) * kept.explored
+    from_errors = shares.weights * kept.which(ERROR)[shares.sources]
+    failed = torch.zeros(len(kept)).index_add(0, shares.targets, from_errors)
+    parts = graph_scores(kept).completeness + left_out(kept) + float((reading * failed).sum() / reading.sum())
+    assert parts == pytest.approx(1.0, abs=1e-5) and left_out(kept) > left_out(less) > 0
 
 
 def test_scores_fall_with_the_threshold(graph: Graph) -> None:

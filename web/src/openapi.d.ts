@@ -123,6 +123,43 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/runs/{id}/graph.json": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Graph File
+         * @description The graph as a file, in the schema of circuit-tracer and Neuronpedia, with the groups of the page.
+         */
+        get: operations["graph_file_api_runs__id__graph_json_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/runs/{id}/intervene": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Intervene */
+        post: operations["intervene_api_runs__id__intervene_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/runs/{id}/patch": {
         parameters: {
             query?: never;
@@ -414,10 +451,16 @@ export interface components {
          * GraphNode
          * @description One node. `influence` is the share of all influence that this node and those with more have, so the least is
          *     the most important; None where the file has none. `run` is the dictionary run in which the component has a page.
+         *     `dropped` is the magnitude that was left out of its row before the file was written, `explored` whether its own
+         *     sources were worked out at all.
          */
         GraphNode: {
             /** Activation */
             activation: number | null;
+            /** Dropped */
+            dropped: number;
+            /** Explored */
+            explored: boolean;
             /** Id */
             id: string;
             /** Index */
@@ -442,10 +485,16 @@ export interface components {
         };
         /**
          * GraphPage
-         * @description An attribution graph. `scores` and `settings` are those of whoever made it, of the whole graph before pruning.
+         * @description An attribution graph. `scores`, `settings` and `interventions` are what whoever made it wrote down.
+         *
+         *     A score's name says in brackets of what it is, where the file does: the whole graph or what was kept of it.
          */
         GraphPage: {
             card: components["schemas"]["RunCard"];
+            /** Interventions */
+            interventions: {
+                [key: string]: number;
+            };
             links: components["schemas"]["GraphLinks"];
             /** Message */
             message: string;
@@ -472,6 +521,30 @@ export interface components {
             examples: components["schemas"]["Shown"][];
             /** Name */
             name: string;
+        };
+        /** Intervened */
+        Intervened: {
+            components: components["schemas"]["MovedNodes"];
+            targets: components["schemas"]["MovedNodes"];
+        };
+        /**
+         * Intervention
+         * @description A change of some nodes of a graph, by how much each is multiplied, and the nodes to watch under it.
+         *
+         *     `hold_attention` keeps attention as it was on the prompt, as the graph takes it.
+         */
+        Intervention: {
+            /** Changes */
+            changes: {
+                [key: string]: number;
+            };
+            /**
+             * Hold Attention
+             * @default true
+             */
+            hold_attention: boolean;
+            /** Watch */
+            watch: string[];
         };
         /**
          * Judged
@@ -514,6 +587,24 @@ export interface components {
             token: number;
             /** Value */
             value: number | null;
+        };
+        /**
+         * MovedNodes
+         * @description What some nodes did, as columns (see microtome.core.session.Moved); null is a number too large to be told.
+         */
+        MovedNodes: {
+            /** Before */
+            before: (number | null)[];
+            /** Measured */
+            measured: (number | null)[];
+            /** Nodes */
+            nodes: string[];
+            /** Pearson */
+            pearson: number | null;
+            /** Predicted */
+            predicted: (number | null)[];
+            /** Spearman */
+            spearman: number | null;
         };
         /** Neighbour */
         Neighbour: {
@@ -1141,6 +1232,129 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["GraphPage"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    graph_file_api_runs__id__graph_json_get: {
+        parameters: {
+            query?: {
+                groups?: string;
+                pinned?: string;
+            };
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    intervene_api_runs__id__intervene_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Intervention"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Intervened"];
                 };
             };
             /** @description Not Found */

@@ -12,6 +12,8 @@ export type GraphPage = Schemas["GraphPage"];
 export type GraphNode = Schemas["GraphNode"];
 export type EffectGrid = Schemas["EffectGrid"];
 export type CircuitPage = Schemas["CircuitPage"];
+export type Intervened = Schemas["Intervened"];
+export type MovedNodes = Schemas["MovedNodes"];
 export type Said = Schemas["Said"];
 export type Shown = Schemas["Shown"];
 export type Group = Schemas["Group"];
@@ -68,9 +70,11 @@ export const searchWords = (id: string, words: string) =>
 export const searchToken = (id: string, token: string) =>
   keep<Found>(`${at(id)}/search/token?token=${encodeURIComponent(token)}`);
 
+const post = <T>(path: string, body: unknown) =>
+  ask<T>(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+
 export const fire = (id: string, text: string, component?: number) =>
-  ask<Fired>(`${at(id)}/fire`, {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ text, component: component ?? null }),
-  });
+  post<Fired>(`${at(id)}/fire`, { text, component: component ?? null });
+export const intervene = (id: string, asked: Schemas["Intervention"]) => post<Intervened>(`${at(id)}/intervene`, asked);
+export const graphFile = (id: string, groups: string, pinned: string) =>
+  `api/${at(id)}/graph.json?${new URLSearchParams({ groups, pinned })}`;

@@ -11,12 +11,16 @@ export interface Links {
   to: Int32Array;
   weight: Float64Array;
   share: Float64Array;
+  /** The share of each node's row that was left out before the file was written. */
+  dropped: Float64Array;
 }
 
 export interface Whole {
   page: GraphPage;
   nodes: GraphNode[];
   links: Links;
+  /** What is read but not explained: errors, and components whose own sources were not worked out. */
+  unexplained: boolean[];
   /** How much of each target's probability stands at it. */
   start: Float64Array;
   /** The share of all influence that a node and those with more have: 0 for tokens and targets, which always stay. */
@@ -34,8 +38,16 @@ export interface Cut {
   links: boolean[];
   nodeCount: number;
   linkCount: number;
+  scores: Scores;
+}
+
+/** Shares from 0 to 1. `leftOut` is what of all that is read was dropped or cut, and so counts as error. */
+export interface Scores {
   replacement: number;
   completeness: number;
+  leftOut: number;
+  /** The same two as circuit-tracer prints them, which counts tokens and errors as explained and forgets what was cut. */
+  printed: { replacement: number; completeness: number };
 }
 
 export interface Group {
@@ -48,16 +60,17 @@ export function whole(page: GraphPage): Whole {
   const from = Int32Array.from(page.links.sources);
   const to = Int32Array.from(page.links.targets);
   const weight = Float64Array.from(page.links.weights);
-  const row = new Float64Array(nodes.length);
+  const row = Float64Array.from(nodes, (node) => node.dropped);
   weight.forEach((value, i) => (row[to[i]] += Math.abs(value)));
   const share = weight.map((value, i) => Math.abs(value) / row[to[i]]);
-  const links = { from, to, weight, share };
+  const links = { from, to, weight, share, dropped: row.map((sum, i) => (sum ? nodes[i].dropped / sum : 0)) };
   const start = starts(nodes);
   const [into, out] = [lists(nodes.length, to, weight), lists(nodes.length, from, weight)];
   const place = new Map(nodes.map((node, i) => [node.id, i] as const).reverse());
   const rank = ranks(nodes, links, start);
   const most = Math.ceil(100 * rank.reduce((a, b) => Math.max(a, b), 0.01) - EPSILON) / 100;
-  return { page, nodes, links, start, rank, most, into, out, place };
+  const unexplained = nodes.map((node) => node.kind === "error" || (node.kind === "feature" && !node.explored));
+  return { page, nodes, links, unexplained, start, rank, most, into, out, place };
 }
 
 function starts(nodes: GraphNode[]): Float64Array {
@@ -73,7 +86,7 @@ function lists(count: number, end: Int32Array, weight: Float64Array): number[][]
 }
 
 /** What arrives at each node when the start flows back along all paths; a path is no longer than there are nodes. */
-export function influence({ from, to, share }: Links, start: Float64Array): Float64Array {
+export function influence({ from, to, share }: Pick<Links, "from" | "to" | "share">, start: Float64Array): Float64Array {
   const total = new Float64Array(start.length);
   let now = start;
   for (let step = 0; step < start.length && now.some((amount) => amount > 1e-12); step++) {
@@ -106,7 +119,7 @@ const fixed = (node: GraphNode) => node.kind === "token" || node.kind === "targe
 
 /** The nodes, then the links among them, that carry these shares of the influence; then whatever hangs loose goes. */
 export function cut(graph: Whole, nodeShare: number, linkShare: number): Cut {
-  const { nodes, links, start, rank } = graph;
+  const { nodes, links, rank } = graph;
   const kept = nodes.map((node, i) => fixed(node) || nodeShare >= graph.most || rank[i] <= nodeShare + EPSILON);
   const left = strongest(graph, kept, linkShare);
   for (let loose = true; loose; ) {
@@ -114,14 +127,14 @@ export function cut(graph: Whole, nodeShare: number, linkShare: number): Cut {
     const [fed, feeding] = [new Uint8Array(nodes.length), new Uint8Array(nodes.length)];
     left.forEach((on, i) => on && ((fed[links.to[i]] = 1), (feeding[links.from[i]] = 1)));
     nodes.forEach((node, i) => {
-      if (!kept[i] || fixed(node) || (feeding[i] && (fed[i] || node.kind === "error"))) return;
+      if (!kept[i] || fixed(node) || (feeding[i] && (fed[i] || graph.unexplained[i]))) return;
       kept[i] = false;
       loose = true;
     });
     left.forEach((on, i) => (left[i] = on && kept[links.from[i]] && kept[links.to[i]]));
   }
   const counts = { nodeCount: kept.filter(Boolean).length, linkCount: left.filter(Boolean).length };
-  return { nodes: kept, links: left, ...counts, ...scores(nodes, links, left, start) };
+  return { nodes: kept, links: left, ...counts, scores: { ...scores(graph, left), printed: printed(graph, kept, left) } };
 }
 
 /** The fewest links among the kept nodes that carry this share of what flows along them. */
@@ -143,19 +156,49 @@ function strongest({ links, start }: Whole, kept: boolean[], linkShare: number):
   return left;
 }
 
-/** The paper's two scores of what is left: what was cut counts as error. */
-function scores(nodes: GraphNode[], links: Links, left: boolean[], start: Float64Array) {
+/** The paper's two scores of what is left: what was cut or dropped counts as error. */
+function scores({ nodes, links, unexplained, start }: Whole, left: boolean[]): Omit<Scores, "printed"> {
   const share = links.share.map((value, i) => (left[i] ? value : 0));
-  const explained = new Float64Array(nodes.length);
-  share.forEach((value, i) => nodes[links.from[i]].kind !== "error" && (explained[links.to[i]] += value));
-  const reached = influence({ ...links, share }, start);
-  let [tokens, targets, reading, good] = [0, 0, 0, 0];
-  nodes.forEach((node, i) => {
-    targets += start[i];
-    if (node.kind === "token") tokens += reached[i];
-    else if (node.kind !== "error") (reading += reached[i] + start[i]), (good += (reached[i] + start[i]) * explained[i]);
+  const cut = new Float64Array(nodes.length);
+  const failed = new Float64Array(nodes.length);
+  links.share.forEach((value, i) => {
+    if (!left[i]) cut[links.to[i]] += value;
+    else if (unexplained[links.from[i]]) failed[links.to[i]] += value;
   });
-  return { replacement: tokens / (targets || 1), completeness: good / (reading || 1) };
+  const reached = influence({ ...links, share }, start);
+  let [tokens, nowhere, reading, good, lost] = [0, 0, 0, 0, 0];
+  nodes.forEach((node, i) => {
+    if (node.kind === "token") tokens += reached[i];
+    else if (unexplained[i]) nowhere += reached[i];
+    else {
+      const [amount, out] = [reached[i] + start[i], cut[i] + links.dropped[i]];
+      reading += amount;
+      good += amount * (1 - failed[i] - out);
+      lost += amount * out;
+    }
+  });
+  return { replacement: tokens / (tokens + nowhere + lost || 1), completeness: good / (reading || 1), leftOut: lost / (reading || 1) };
+}
+
+/** Both scores as circuit-tracer 0.5 computes them, from the links that are left alone. */
+function printed({ nodes, links, unexplained, start }: Whole, kept: boolean[], left: boolean[]): Scores["printed"] {
+  const there = nodes.map((node, i) => kept[i] && (node.kind === "error" || !unexplained[i]));
+  const row = new Float64Array(nodes.length);
+  const used = left.map((on, i) => on && there[links.from[i]]);
+  used.forEach((on, i) => on && (row[links.to[i]] += Math.abs(links.weight[i])));
+  const share = links.share.map((_, i) => (used[i] ? Math.abs(links.weight[i]) / row[links.to[i]] : 0));
+  const reached = influence({ ...links, share }, start);
+  const failed = new Float64Array(nodes.length);
+  share.forEach((value, i) => nodes[links.from[i]].kind === "error" && (failed[links.to[i]] += value));
+  let [tokens, errors, output, good] = [0, 0, 0, 0];
+  nodes.forEach((node, i) => {
+    if (!there[i]) return;
+    if (node.kind === "token") tokens += reached[i];
+    if (node.kind === "error") errors += reached[i];
+    output += reached[i] + start[i];
+    good += (reached[i] + start[i]) * (1 - failed[i]);
+  });
+  return { replacement: tokens / (tokens + errors || 1), completeness: good / (output || 1) };
 }
 
 export interface Ends {
@@ -213,6 +256,28 @@ const placed = (graph: Whole, ids: string[]) => ids.flatMap((id) => graph.place.
 
 export const groupsText = (graph: Whole, groups: Group[]) =>
   JSON.stringify(groups.map(({ name, nodes }) => [name, ...nodes.map((place) => graph.nodes[place].id)]));
+
+/** What each changed node writes, as a multiple of what it wrote: 0 takes it away. */
+export type Changes = Map<number, number>;
+
+/** Changes as the address holds them: [["id", 0], …]. What names no node that could be changed is passed over. */
+export function changesOf(graph: Whole, text: string | null): Changes {
+  const found: Changes = new Map();
+  try {
+    const pairs: unknown = JSON.parse(text ?? "[]");
+    for (const pair of Array.isArray(pairs) ? pairs : []) {
+      const [id, times] = Array.isArray(pair) ? pair : [];
+      const place = graph.place.get(String(id));
+      if (place !== undefined && graph.nodes[place].kind !== "target" && Number.isFinite(times) && times !== 1) found.set(place, times);
+    }
+  } catch {
+    return found;
+  }
+  return found;
+}
+
+export const changesText = (graph: Whole, changes: Changes) =>
+  changes.size ? JSON.stringify([...changes].map(([place, times]) => [graph.nodes[place].id, times])) : null;
 
 /** A share from the address, from 0 to 1. */
 export function shareOf(text: string | null, otherwise: number): number {
