@@ -69,5 +69,5 @@ def refuse_other_space(first: Tensor, second: Tensor) -> None:
     if first.shape[1] != second.shape[1]:
         raise Refusal(
             f"the one dictionary writes {first.shape[1]} numbers and the other {second.shape[1]}; "
-            "compare dictionaries that write at the same sites"
+            "compare dictionaries that write at the same sites, and units on the same inputs"
         )

@@ -50,7 +50,8 @@ class Size:
     rate: float = 4e-3
 
 
-FULL = QUICK = Size()
+QUICK = Size()
+FULL = Size(vocabulary=64, length=64, periods=(8, 32), steps=2000, looks=100, rate=3e-3)
 
 
 class Attention(nn.Module):

@@ -66,7 +66,7 @@ class Talker:
         """The prompts depend on the task alone, what else is random on the seed."""
         self.task, self.lessons = task, lessons
         said = prompts(task, lessons.prompts, torch.Generator().manual_seed(0))
-        self.words = Words(p.clean + p.right[0] for p in said)
+        self.words = Words(text + answer for p in said for text in p[:2] for answer in (*p.right, *p.wrong))
         self.rows = answered(tokenized(said, self.words.encode))
         self.generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng():
@@ -80,13 +80,13 @@ class Talker:
     def learning(self) -> Iterator[float]:
         """Train by Adam on the next token, and once more on the answer, which is one token among many; gives each loss.
 
-        The rate rises for a twentieth of the steps and then falls to zero.
+        The rate rises for a twentieth of the steps, and over their second half falls to zero.
         """
         network, steps = self.model.module, self.lessons.steps
         optimiser = torch.optim.Adam(network.parameters(), lr=self.lessons.rate, betas=(0.9, 0.98))
         for step in range(steps):
             for group in optimiser.param_groups:
-                group["lr"] = self.lessons.rate * min(1.0, 20 * (step + 1) / steps) * (1 - step / steps)
+                group["lr"] = self.lessons.rate * min(1.0, 20 * (step + 1) / steps, 2 * (1 - step / steps))
             drawn = torch.randint(len(self.rows), (self.lessons.batch,), generator=self.generator)
             ids = self.rows[drawn].to(self.model.device)
             logits = network(ids[:, :-1])

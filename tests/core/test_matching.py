@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from microtome.core.errors import Refusal
-from microtome.core.matching import mutual, nearest, paired
+from microtome.core.matching import mutual, nearest, paired, refuse_other_space
 
 
 def unit(n: int, d: int, generator: torch.Generator) -> Tensor:
@@ -39,4 +39,4 @@ def test_the_nearest_is_that_of_all_cosines(generator: torch.Generator) -> None:
 
 def test_vectors_of_other_lengths_are_refused(generator: torch.Generator) -> None:
     with pytest.raises(Refusal, match="5 numbers and the other 6"):
-        mutual(unit(3, 5, generator), unit(3, 6, generator))
+        refuse_other_space(unit(3, 5, generator), unit(3, 6, generator))
