@@ -7,8 +7,9 @@ from microtome.notebook import page as notebook
 from microtome.notebook.html import STYLE, piece
 from microtome.store.records import Claim, Result
 from microtome.studies.chart import Chart, svg
+from microtome.studies.drawing import Drawing
 
-Piece = notebook.Piece | Chart
+Piece = notebook.Piece | Chart | Drawing
 
 LOOKS = """<style>
 :root{color-scheme:light dark;--ground:#fff;--ink:#1c1c1c;--faint:#666;--rule:#ddd;
@@ -47,6 +48,8 @@ def verdict(result: Result) -> str:
 
 
 def drawn(one: Piece) -> str:
+    if isinstance(one, Drawing):
+        return one.svg()
     return svg(one) if isinstance(one, Chart) else f'<div class="microtome">{piece(one)}</div>'
 
 

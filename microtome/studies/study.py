@@ -25,9 +25,13 @@ STUDIES = {  # each module holds its study as STUDY
     "architectures": "microtome.studies.architectures",
     "ground_truth": "microtome.studies.ground_truth",
     "induction": "microtome.studies.induction",
+    "ioi": "microtome.studies.ioi",
     "planted": "microtome.studies.planted",
     "pronoun": "microtome.studies.pronoun",
     "scaling": "microtome.studies.scaling",
+    "shift": "microtome.studies.shift",
+    "superposition": "microtome.studies.superposition",
+    "universality": "microtome.studies.universality",
 }
 
 

@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 from microtome.core.errors import Refusal
 from microtome.core.linear import Neurons
 from microtome.core.site import Site
-from microtome.toys.toy import Toy
+from microtome.toys.toy import Toy, plus
 
 X, Y = Site("x", "batch d"), Site("y", "batch d")
 
@@ -95,8 +95,3 @@ class ResidualMLP(Toy):
         axes = torch.eye(self.embed.shape[-1], device=self.embed.device)
         nothing = axes.new_zeros(len(axes))
         return Neurons(X, Y, axes, nothing, axes, nothing)
-
-
-def plus(x: Tensor, bias: Tensor | None) -> Tensor:
-    """x with the bias of each seed."""
-    return x if bias is None else x + bias[..., None, :]

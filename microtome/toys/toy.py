@@ -88,3 +88,8 @@ def learn(
     for step in fit(toy, batches, Imitation(importance), lr=lr, schedule=schedule):
         loss = step.loss
     return loss / (toy.seeds or 1)
+
+
+def plus(x: Tensor, bias: Tensor | None) -> Tensor:
+    """x with the bias of each seed."""
+    return x if bias is None else x + bias[..., None, :]
