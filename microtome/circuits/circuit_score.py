@@ -125,7 +125,7 @@ def enough(ranked: Float[Tensor, "units"], game: Game, goal: float = ENOUGH) -> 
     """
     low, high = 0, len(game.units)
     while high - low > 1:
-        tried = sorted({low + round((high - low) ** (i / 7)) for i in range(8)})
+        tried = sorted({low + round((high - low) ** (i / 15)) for i in range(16)})
         found = (along(ranked, game, tried) >= goal).tolist()
         crossed = found.index(True) if any(found) else len(tried) - 1
         low, high = tried[crossed - 1] if crossed else low, tried[crossed]

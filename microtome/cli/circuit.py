@@ -211,7 +211,7 @@ def judge(
 ) -> Circuit:
     """All figures on pairs that the circuit was not found on."""
     game, generator = field.game, torch.Generator().manual_seed(seed)
-    ranked, counts = found.ranked.cpu(), sizes(len(game.units))
+    ranked, counts = found.ranked.cpu(), sorted({*sizes(len(game.units)), count, reached})
     with watch.stage("judge", 3, "parts") as advance:
         fixed = None if found.kept is None and len(found.each) > 1 else ranked
         verdict = report(game, found.each.cpu(), count, generator, ranked=fixed, samples=samples)
@@ -228,7 +228,7 @@ def judge(
         whole=ends.whole, nothing=ends.nothing, layers=anatomy.layers, heads=anatomy.heads,
         kv_heads=anatomy.kv_heads, total=len(game.units), units=[game.units[i] for i in order],
         scores=[-float(found.scores[i]) for i in order], count=count, reached=reached,
-        curve=FaithfulnessCurve(counts=list(counts), faithfulness=faithful.tolist(), low=low, mean=mean, high=high),
+        curve=FaithfulnessCurve(counts=counts, faithfulness=faithful.tolist(), low=low, mean=mean, high=high),
         judged=judged(verdict), seconds=0.0,
     )  # fmt: skip
 
