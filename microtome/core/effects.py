@@ -1,8 +1,8 @@
 """How far each edit moves a measure: patching, ablation, steering sweeps are all this one loop.
 
 Many edits share a forward pass: the batch is repeated once for each of them, and each edit is confined to its own rows.
-A pass begins at the first block that its edits change, from the stream of the run without them, and logits are made
-only where they are measured.
+A pass begins at the first block that its edits change, from the stream of the run without them, and in a network that
+looks back alone at the first column that they change; and logits are made only where they are measured.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,11 +17,13 @@ from microtome.core.edit import Edit
 from microtome.core.errors import Refusal
 from microtome.core.inputs import At, Inputs
 from microtome.core.measure import Measure
-from microtome.core.model import Model, Resumable
-from microtome.core.prefix import last_block, untouched
+from microtome.core.model import Memory, Model, Resumable
+from microtome.core.prefix import last_block, looks_back, unmoved, untouched
 from microtome.core.site import as_slice, spell
+from microtome.core.trace import Trace
 
 Cell = tuple[Edit, ...]
+PASS_BYTES = 2**21  # of the stream in one pass on a processor; its widest tensors are several times that
 
 
 class Effect(NamedTuple):
@@ -100,44 +102,81 @@ def sort_key(place: At) -> tuple[int, int, str]:
     return (0, place, "") if isinstance(place, int) else (1, 0, str(place))
 
 
+class Start(NamedTuple):
+    """From where a cell must run: after the last block that it leaves alone, at the first column that it changes."""
+
+    layer: int
+    column: int
+
+
 @torch.no_grad()
 def effects(
     model: Resumable, inputs: Inputs, edits: Iterable[Edit | Sequence[Edit]], measure: Measure, *, rows: int = 256
 ) -> Effects:
     """How far each edit (or group of edits made together) moves the measure.
 
-    `rows` bounds the rows of one forward pass, and so memory; it never changes a number beyond rounding.
+    `rows` bounds the rows of one forward pass, and so memory; it never changes a number beyond rounding. On a processor
+    there may be fewer: what a pass holds should not outgrow the caches.
     """
     cells = [(e,) if isinstance(e, Edit) else tuple(e) for e in edits]
     if not cells:
         raise Refusal("effects needs at least one edit")
-    starts = [start_of(model, cell, measure) for cell in cells]
-    streams = [model.site(f"resid_post.{layer}") for layer in sorted(set(starts) - {-1})]
+    starts = [start_of(model, inputs, cell, measure) for cell in cells]
+    streams = [model.site(f"resid_post.{layer}") for layer in sorted({s.layer for s in starts} - {-1})]
     plain = model.resume(inputs, read=[*measure.reads, *streams])
-    together = max(1, rows // len(inputs))
+    sweep = Sweep(model, inputs, measure, model.remember(inputs) if any(s.column for s in starts) else None)
     after = torch.stack([measure(plain)] * len(cells))
-    for layer in sorted(set(starts)):
-        here = [i for i, start in enumerate(starts) if start == layer]
-        stream = None if layer < 0 else plain[f"resid_post.{layer}"]
+    for start in sorted(set(starts)):
+        here = [i for i, each in enumerate(starts) if each == start]
+        stream = None if start.layer < 0 else plain[f"resid_post.{start.layer}"]
+        together = sweep.together(start, stream, rows)
         for some in (here[i : i + together] for i in range(0, len(here), together)):
-            after[some] = run_cells(model, inputs, [cells[i] for i in some], measure, layer, stream)
+            after[some] = sweep.run([cells[i] for i in some], start, stream)
     return Effects(cells, measure(plain), after, measure.label)
 
 
-def start_of(model: Model, cell: Cell, measure: Measure) -> int:
-    """The last block whose output the cell leaves alone, and the measure does not look behind."""
-    return untouched([*(s for e in cell for s in (e.site, *e.needs)), *measure.reads], last_block(model))
+def start_of(model: Model, inputs: Inputs, cell: Cell, measure: Measure) -> Start:
+    """Where the cell's run leaves the one without edits, and the measure does not look behind."""
+    layer = untouched([*(s for e in cell for s in (e.site, *e.needs)), *measure.reads], last_block(model))
+    back = any(looks_back(s) for e in cell for s in e.needs)
+    return Start(layer, 0 if back else unmoved([*(e.site for e in cell), *measure.reads], inputs))
 
 
-def run_cells(
-    model: Resumable, inputs: Inputs, cells: list[Cell], measure: Measure, layer: int, stream: Tensor | None
-) -> Float[Tensor, "cells batch"]:
-    size = len(inputs)
-    blocks = [slice(i * size, (i + 1) * size) for i in range(len(cells))]
-    confined = [e.at(batch=within(e, block)) for cell, block in zip(cells, blocks, strict=True) for e in cell]
-    many = None if stream is None else stream.repeat(len(cells), *[1] * (stream.ndim - 1))
-    trace = model.resume(inputs.repeat(len(cells)), layer, many, read=measure.reads, edit=confined)
-    return torch.stack([measure(trace.rows(block)) for block in blocks])
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """A batch on which many cells are tried, several in one pass, each on a copy of its own."""
+
+    model: Resumable
+    inputs: Inputs
+    measure: Measure
+    memory: Memory | None
+
+    def together(self, start: Start, stream: Tensor | None, rows: int) -> int:
+        """How many cells are run in one pass."""
+        if stream is not None and stream.device.type == "cpu":
+            columns = stream.shape[1] - (start.column if self.memory else 0)
+            rows = min(rows, PASS_BYTES // (columns * stream[0, :1].nbytes))
+        return max(1, rows // len(self.inputs))
+
+    def run(self, cells: list[Cell], start: Start, stream: Tensor | None) -> Float[Tensor, "cells batch"]:
+        size, count = len(self.inputs), len(cells)
+        blocks = [slice(i * size, (i + 1) * size) for i in range(count)]
+        confined = [e.at(batch=within(e, block)) for cell, block in zip(cells, blocks, strict=True) for e in cell]
+        trace = self.trace(count, start, stream, confined)
+        return torch.stack([self.measure(trace.rows(block)) for block in blocks])
+
+    def trace(self, copies: int, start: Start, stream: Tensor | None, edits: list[Edit]) -> Trace:
+        """The rest of a pass over so many copies of the batch."""
+        read = self.measure.reads
+        if self.memory is None or not start.column:
+            many = copied(stream, copies)
+            return self.model.resume(self.inputs.repeat(copies), start.layer, many, read=read, edit=edits)
+        many = copied(None if stream is None else stream[:, start.column :], copies)
+        return self.memory.resume(copies, start.layer, many, start.column, read=read, edit=edits)
+
+
+def copied(stream: Tensor | None, copies: int) -> Tensor | None:
+    return None if stream is None else stream.repeat(copies, *[1] * (stream.ndim - 1))
 
 
 def within(edit: Edit, block: slice) -> slice:

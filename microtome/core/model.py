@@ -1,6 +1,6 @@
 """What every wing asks of a model: a small protocol, so that each can be tested on a ten-line network."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
@@ -40,6 +40,28 @@ class Model(Protocol):
 
 
 @runtime_checkable
+class Memory(Protocol):
+    """A run that is remembered: where only later columns are edited, they alone need run again."""
+
+    def resume(
+        self,
+        copies: int,
+        layer: int,
+        stream: Tensor | None,
+        column: int,
+        *,
+        read: Iterable[Site],
+        edit: Sequence[Edit] = (),
+    ) -> Trace:
+        """As `Resumable.resume` on so many copies of the batch, from a column on: `stream` holds no earlier one.
+
+        The trace holds no earlier one either; its positions are those of the whole rows. No edit may be at a site that
+        also shows what came before (keys, values, scores, patterns).
+        """
+        ...
+
+
+@runtime_checkable
 class Resumable(Model, Protocol):
     """A network that can also begin in the middle, which is what makes sweeps of many edits cheap."""
 
@@ -57,4 +79,12 @@ class Resumable(Model, Protocol):
         Where one position of the logits is read (`logits.at(pos=-1)`) they are made there alone, and the trace holds
         them under that place. Raises Refusal for a site that lies before.
         """
+        ...
+
+    def remember(self, inputs: Inputs) -> Memory | None:
+        """This batch, run without edits; None for a network of which later columns cannot be run alone."""
+        ...
+
+    def weights(self) -> Iterator[Tensor]:
+        """The network's own parameters, so that a map found by what it does can be kept as a view of them."""
         ...

@@ -22,9 +22,16 @@ from microtome.models.hooked import HookedModel, Visitor
 
 
 def resume(
-    model: HookedModel, inputs: Inputs, layer: int, stream: Tensor | None, *, read: list[Site], edit: Sequence[Edit]
+    model: HookedModel,
+    inputs: Inputs,
+    layer: int,
+    stream: Tensor | None,
+    *,
+    read: list[Site],
+    edit: Sequence[Edit],
+    call: Callable[[nn.Module], Any] | None = None,
 ) -> Trace:
-    """See `core.model.Resumable.resume`."""
+    """See `core.model.Resumable.resume`. `call` runs the module on the inputs, where it is not to be run as usual."""
     refuse_earlier(model, layer, [*read, *(s for e in edit for s in (e.site, *e.needs))])
     narrow = narrowed_logits(model, read, edit)
     visitor = Visitor(model, [s.whole for s in read], edit, ())
@@ -33,7 +40,7 @@ def resume(
             stack.enter_context(standing_aside(model, inputs, layer, stream))
         if narrow is not None:
             stack.callback(narrow_to(model, inputs, narrow))
-        visitor.forward(inputs, inputs.call)
+        visitor.forward(inputs, call or inputs.call)
     visitor.refuse_unseen()
     visitor.refuse_untouched()
     if narrow is not None:
