@@ -6,23 +6,26 @@ summed over real positions: what the measure would gain if what w writes for r a
 al. 2023, Attribution Patching Outperforms Automated Circuit Discovery (arXiv 2310.10348): gradients at the clean
 prompt. Hanna et al. 2024, Have Faith in Faithfulness (arXiv 2403.17806): gradients averaged along a path.
 
-What a head adds to the stream is made of its z one layer at a time, never for all heads of the network at once (unless
-that is small), and the backward pass goes block by block, so gradients too are there for one block at a time.
+What heads add to the stream is made of their z, and what readers feel of gradients at their queries, keys and values,
+which are as wide as a head: both for one layer and a few pairs at a time, and never for all heads of the network
+(unless that is small). So each place of each pair is made wide once for every layer that reads, whatever the bounds.
 """
 
 # pyright: reportUnknownMemberType=false
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from microtome.circuits.edges import EdgeGraph
-from microtome.circuits.wiring import Wiring, wiring
+from microtome.circuits.edges import ROLES, EdgeGraph
+from microtome.circuits.normed import Normed
+from microtome.circuits.wiring import Reading, Wiring, wiring
 from microtome.core.edit import Edit, fill
 from microtome.core.errors import Refusal
 from microtome.core.inputs import Inputs, Tokens
@@ -31,8 +34,10 @@ from microtome.core.model import Resumable
 from microtome.core.site import Site
 from microtome.core.trace import Trace
 
-HELD_BYTES = 2**26  # up to this much is spent on what heads write, rather than to make it again for each reader
-TOGETHER = 8  # readers whose gradients in the stream are there at one time
+HELD_BYTES = (
+    2**26
+)  # up to this much is spent on what heads write, rather than to make it again for each layer of readers
+BLOCK_BYTES = 2**23  # of the vectors of one layer's readers and one layer's heads that are there at one time
 
 
 class Point(NamedTuple):
@@ -162,6 +167,13 @@ def refuse_unaligned(clean: Inputs, corrupt: Inputs) -> None:
 # ---------------------------------------------------------------- what writers change
 
 
+class Block(NamedTuple):
+    """Some pairs, and some of their places: what is worked on at one time."""
+
+    pairs: slice
+    places: slice
+
+
 class Changes:
     """What each writer writes in the corrupt run less what it writes in the clean one; nothing at padding.
 
@@ -184,21 +196,20 @@ class Changes:
         corrupt, clean = (masked(run[z] * self.wired.inverse(layer, run)[..., None], ends.real) for run in runs)
         return corrupt - clean
 
-    def embedding(self) -> Float[Tensor, "batch 1 pos d"]:
-        return self.input[:, None]
+    def of(self, whole: Float[Tensor, "batch pos d"], block: Block) -> Float[Tensor, "pairs 1 places d"]:
+        """What the embedding or an MLP changes, at some places of some pairs."""
+        return whole[block.pairs, None, block.places]
 
-    def mlp(self, layer: int) -> Float[Tensor, "batch 1 pos d"]:
-        return self.mlps[layer][:, None]
-
-    def heads(self, layer: int) -> Float[Tensor, "batch head pos d"]:
+    def heads(self, layer: int, block: Block) -> Float[Tensor, "pairs head places d"]:
+        """What the heads of a layer change there."""
         if self.held is None:
-            return self._heads(layer)
+            return self._heads(layer, self.z[layer][block.pairs, block.places])
         if layer not in self.held:
-            self.held[layer] = self._heads(layer)
-        return self.held[layer]
+            self.held[layer] = self._heads(layer, self.z[layer])
+        return self.held[layer][block.pairs, :, block.places]
 
-    def _heads(self, layer: int) -> Float[Tensor, "batch head pos d"]:
-        wrote = written(self.z[layer], self.wired.writing(layer))
+    def _heads(self, layer: int, z: Float[Tensor, "pairs places head e"]) -> Float[Tensor, "pairs head places d"]:
+        wrote = written(z, self.wired.writing(layer))
         return wrote.mul_(self.wired.gain(layer)) if self.wired.sandwiched(layer) else wrote
 
 
@@ -221,11 +232,46 @@ def written(
 # ---------------------------------------------------------------- what readers feel
 
 
-class Felt(NamedTuple):
+class Felt(ABC):
     """The gradients of some readers of one layer, with respect to the stream that they read."""
 
     readers: slice
-    gradients: Float[Tensor, "readers batch pos d"]
+
+    @abstractmethod
+    def at(self, block: Block) -> Float[Tensor, "pairs readers places d"]:
+        """At some places of some pairs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stream(Felt):
+    """Of one reader, as they are."""
+
+    readers: slice
+    gradient: Float[Tensor, "batch pos d"]
+
+    def at(self, block: Block) -> Float[Tensor, "pairs 1 places d"]:
+        return self.gradient[block.pairs, None, block.places]
+
+
+@dataclass(frozen=True, eq=False)
+class Heads(Felt):
+    """Of a layer's queries, keys and values, made of the gradients at these, which are as wide as a head."""
+
+    readers: slice
+    gradients: list[Float[Tensor, "batch pos _ e"]]
+    reading: Reading
+    norm: Normed
+
+    def at(self, block: Block) -> Float[Tensor, "pairs readers places d"]:
+        some = [g[block.pairs, block.places] for g in self.gradients]
+        size = self.readers.stop - self.readers.start
+        found = some[0].new_empty(len(some[0]), size, some[0].shape[1], self.reading.q.shape[-1])
+        first = 0
+        for gradient, weight in zip(some, self.reading, strict=True):
+            for head in range(len(weight)):
+                found[:, first] = gradient[:, :, head] @ weight[head]
+                first += 1
+        return self.norm.back_(found, block.pairs, block.places)
 
 
 class Feeling:
@@ -240,19 +286,17 @@ class Feeling:
         self.trace = wired.model.run(point.inputs, read=read, edit=point.edits, leaves=leaves)
 
     def __iter__(self) -> Iterator[tuple[int, list[Felt]]]:
-        """Of each layer its readers, a few at a time; the logits first, as one layer more."""
+        """Of each layer its readers; the logits first, as one layer more."""
         anatomy = self.wired.anatomy
         top = self.trace[self.wired.streams[-1]]
         feeling = self._from_measure(top)
-        yield anatomy.layers, [Felt(anatomy.read_at(anatomy.layers, "logits"), feeling[None])]
+        yield anatomy.layers, [Stream(anatomy.read_at(anatomy.layers, "logits"), feeling)]
         for i in reversed(range(anatomy.layers)):
             sites = self.wired.layers[i]
             starts = [self.trace[s] for s in (sites.q, sites.k, sites.v, sites.mlp_in, sites.pre)]
             found = torch.autograd.grad(top, starts, feeling, retain_graph=True, allow_unused=True)
             *of_heads, mlp, feeling = map(or_nothing, found, starts)
-            yield i, [self._mlp(i, mlp)]
-            for felt in self._heads(i, of_heads):
-                yield i, [felt]
+            yield i, [self._mlp(i, mlp), self._heads(i, of_heads)]
             top = starts[-1]
 
     def _from_measure(self, top: Tensor) -> Tensor:
@@ -267,26 +311,14 @@ class Feeling:
         return found
 
     def _mlp(self, layer: int, gradient: Tensor) -> Felt:
-        sites, place = self.wired.layers[layer], self.wired.anatomy.read_at(layer, "mlp")
-        return Felt(place, self._back(self.trace[sites.mlp_in], self.trace[sites.mid], gradient[None]))
+        """Through the norm between the stream and the MLP."""
+        sites = self.wired.layers[layer]
+        (back,) = torch.autograd.grad(self.trace[sites.mlp_in], self.trace[sites.mid], gradient, retain_graph=True)
+        return Stream(self.wired.anatomy.read_at(layer, "mlp"), back)
 
-    def _heads(self, layer: int, gradients: Sequence[Tensor]) -> Iterator[Felt]:
-        sites, reading = self.wired.layers[layer], self.wired.reading(layer)
-        attn_in, stream = self.trace[sites.attn_in], self.trace[sites.pre]
-        for role, gradient, weight in zip("qkv", gradients, reading, strict=True):
-            first = self.wired.anatomy.read_at(layer, role).start
-            for head in range(0, len(weight), TOGETHER):
-                some = slice(head, min(head + TOGETHER, len(weight)))
-                normed = torch.einsum("bshe,hed->hbsd", gradient[:, :, some], weight[some])
-                yield Felt(slice(first + some.start, first + some.stop), self._back(attn_in, stream, normed))
-
-    def _back(self, normed: Tensor, stream: Tensor, gradients: Tensor) -> Tensor:
-        """Through the norm between the stream and a branch."""
-        if len(gradients) == 1:
-            (back,) = torch.autograd.grad(normed, stream, gradients[0], retain_graph=True)
-            return back[None]
-        (back,) = torch.autograd.grad(normed, stream, gradients, retain_graph=True, is_grads_batched=True)
-        return back
+    def _heads(self, layer: int, gradients: list[Tensor]) -> Felt:
+        place = self.wired.anatomy.read_at(layer, *ROLES)
+        return Heads(place, gradients, self.wired.reading(layer), self.wired.normed(layer, self.trace))
 
 
 def or_nothing(gradient: Tensor | None, at: Tensor) -> Tensor:
@@ -329,20 +361,40 @@ def edge_attribution(
 
 def add_scores(each: Tensor, changes: Changes, wired: Wiring, layer: int, felt: Felt, point: Point) -> None:
     """The scores of all writers that come before these readers."""
+    writers = list(writers_before(wired, changes, layer, felt, point))
+    vectors = felt.readers.stop - felt.readers.start + wired.anatomy.heads
+    for block in blocks(changes.input, vectors):
+        gradients = felt.at(block).flatten(2).mT
+        for place, change in writers:
+            each[block.pairs, place, felt.readers] += point.weight * torch.bmm(change(block).flatten(2), gradients)
+
+
+def blocks(stream: Float[Tensor, "batch pos d"], vectors: int) -> Iterator[Block]:
+    """All pairs and places, as many at a time as keep so many vectors of each place within bounds."""
+    pairs, places, _ = stream.shape
+    most = max(1, BLOCK_BYTES // (vectors * stream[0, 0].nbytes))
+    at_once, along = max(1, most // places), min(most, places)
+    for pair in range(0, pairs, at_once):
+        for place in range(0, places, along):
+            yield Block(slice(pair, pair + at_once), slice(place, place + along))
+
+
+Change = Callable[[Block], Float[Tensor, "pairs writers places d"]]
+
+
+def writers_before(
+    wired: Wiring, changes: Changes, layer: int, felt: Felt, point: Point
+) -> Iterator[tuple[slice, Change]]:
+    """The writers that come before these readers and that the point counts for, and what they change."""
     anatomy = wired.anatomy
-    gradients = felt.gradients.flatten(2).permute(1, 2, 0)
-    kinds = anatomy.readers[felt.readers.start]
-
-    def add(writers: slice, change: Tensor) -> None:
-        each[:, writers, felt.readers] += point.weight * torch.bmm(change.flatten(2), gradients)
-
+    kind = anatomy.readers[felt.readers.start].kind
     if point.layer in (None, -1):
-        add(slice(0, 1), changes.embedding())
+        yield slice(0, 1), partial(changes.of, changes.input)
     for i in range(min(layer + 1, anatomy.layers)):
         before = i < layer
         if point.layer is not None and point.layer != i:
             continue
-        if point.kind in ("", "head") and (before or (kinds.kind == "mlp" and not anatomy.parallel)):
-            add(anatomy.writers_of(i), changes.heads(i))
+        if point.kind in ("", "head") and (before or (kind == "mlp" and not anatomy.parallel)):
+            yield anatomy.writers_of(i), partial(changes.heads, i)
         if point.kind in ("", "mlp") and before:
-            add(slice(anatomy.mlp_of(i), anatomy.mlp_of(i) + 1), changes.mlp(i))
+            yield slice(anatomy.mlp_of(i), anatomy.mlp_of(i) + 1), partial(changes.of, changes.mlps[i])

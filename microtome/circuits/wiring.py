@@ -16,6 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from microtome.circuits.edges import Anatomy
+from microtome.circuits.frozen_norms import Gap, Norm
+from microtome.circuits.normed import Normed, norm_between, normed
 from microtome.core.edit import fill
 from microtome.core.errors import NoSuchSite, Refusal
 from microtome.core.inputs import Inputs, Tokens
@@ -24,6 +26,7 @@ from microtome.core.site import Site
 from microtome.core.trace import Trace
 
 ALIKE = 1e-3  # of the largest value, beyond rounding in float32
+SAMPLE = 8  # numbers of a row by which it is found again
 
 
 class Layer(NamedTuple):
@@ -55,8 +58,9 @@ class Reading(NamedTuple):
 class Wiring:
     """A network's anatomy, its sites, and its attention's weights, found when they are first needed.
 
-    `keep` holds on to them, which takes as much memory as the model's own attention weights; without it they are found
-    anew each time, which costs about as much as a forward pass over as many tokens as the model is wide.
+    `keep` holds on to them: as views of the network's own parameters where they stand there bit for bit, else as
+    copies, which take as much memory. Without it they are found anew each time, which costs about as much as a forward
+    pass over as many tokens as the model is wide.
     """
 
     model: Resumable
@@ -67,6 +71,7 @@ class Wiring:
     _reading: dict[int, Reading] = field(default_factory=dict)
     _writing: dict[int, Tensor] = field(default_factory=dict)
     _gain: dict[int, Tensor] = field(default_factory=dict)
+    _norms: dict[int, Norm | None] = field(default_factory=dict)
 
     @property
     def streams(self) -> list[Site]:
@@ -82,6 +87,7 @@ class Wiring:
             trace = self.model.run(self.token, read=[sites.attn_in, sites.q, sites.k, sites.v], leaves=[sites.attn_in])
             found = Reading(*(jacobian(trace[s], trace[sites.attn_in]) for s in (sites.q, sites.k, sites.v)))
         if self.keep:
+            found = Reading(*(own_or_given(self.model, weight) for weight in found))
             self._reading[layer] = found
         return found
 
@@ -97,10 +103,18 @@ class Wiring:
             )
         found = made[:, 0, 0].permute(1, 2, 0).detach()
         if self.keep:
+            found = own_or_given(self.model, found)
             self._writing[layer] = found
         return found
 
-    # ------------------------------------------------------------ sandwich norms
+    # ------------------------------------------------------------ norms
+
+    def normed(self, layer: int, trace: Trace) -> Normed:
+        """What stands between the stream and a layer's heads, in a run that holds both."""
+        gap = Gap(self.layers[layer].pre, self.layers[layer].attn_in)
+        if layer not in self._norms:
+            self._norms[layer] = norm_between(self.model, self.token, gap)
+        return normed(self._norms[layer], gap, trace)
 
     def sandwiched(self, layer: int) -> bool:
         return self.layers[layer].raw != self.layers[layer].attn_out
@@ -205,3 +219,33 @@ def jacobian(of: Float[Tensor, "1 pos head e"], by: Float[Tensor, "1 pos d"]) ->
     """How each entry of one site depends on another, at the first position."""
     (made,) = torch.autograd.grad(of, by, basis(of), is_grads_batched=True, retain_graph=True)
     return made[:, 0, 0].unflatten(0, of.shape[2:]).detach()
+
+
+# ---------------------------------------------------------------- weights as they stand in the network
+
+
+def own_or_given(model: Resumable, found: Float[Tensor, "head e d"]) -> Float[Tensor, "head e d"]:
+    """As a view of one of the network's parameters, where these numbers are there bit for bit; else as given."""
+    views = (own for p in model.weights() if p.ndim == 2 for own in (inside(p, found), inside(p.T, found)))
+    return next((own for own in views if own is not None), found)
+
+
+def inside(matrix: Float[Tensor, "rows width"], found: Float[Tensor, "head e d"]) -> Float[Tensor, "head e d"] | None:
+    """Where these rows stand in a matrix: one head's together, and from head to head at equal distances."""
+    heads, e, d = found.shape
+    if matrix.shape[1] != d or len(matrix) < heads * e or matrix.dtype != found.dtype:
+        return None
+    starts = [first_row(matrix, found[h, 0]) for h in range(min(2, heads))]
+    if -1 in starts:
+        return None
+    first, step = starts[0], e if heads == 1 else starts[1] - starts[0]
+    if step < e or first + (heads - 1) * step + e > len(matrix):
+        return None
+    own = matrix.detach()[first : first + (heads - 1) * step + e].unfold(0, e, step).mT
+    return own if torch.equal(own, found) else None
+
+
+def first_row(matrix: Float[Tensor, "rows d"], row: Float[Tensor, "d"]) -> int:
+    """The first row that begins as this one does; -1 where none does."""
+    hit = (matrix[:, :SAMPLE] == row[:SAMPLE]).all(1).nonzero()
+    return int(hit[0]) if len(hit) else -1

@@ -72,7 +72,7 @@ def test_memory_bounds_change_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
     model, (clean, corrupt) = zoo.model("gemma2"), pairs("gemma2")
     whole = edge_attribution(model, clean, corrupt, MEASURE, AlongInputs(2))
     monkeypatch.setattr("microtome.circuits.edge_attribution.HELD_BYTES", 0)
-    monkeypatch.setattr("microtome.circuits.edge_attribution.TOGETHER", 1)
+    monkeypatch.setattr("microtome.circuits.edge_attribution.BLOCK_BYTES", 1)
     wired = wiring(model, clean, keep=False)
     torch.testing.assert_close(
         edge_attribution(model, clean, corrupt, MEASURE, AlongInputs(2), wired=wired).each,
