@@ -19,7 +19,7 @@ from torch import Tensor
 
 from microtome.circuits.acdc import acdc
 from microtome.circuits.circuit_run import CircuitRun, exact_edges
-from microtome.circuits.edge_attribution import AlongActivations, AlongInputs, Changes, edge_attribution, ends_of
+from microtome.circuits.edge_attribution import AlongActivations, AlongInputs, edge_attribution
 from microtome.circuits.edges import ROLES, Reader
 from microtome.circuits.games import NodeGame
 from microtome.circuits.wiring import Wiring, wiring
@@ -139,10 +139,14 @@ def path_patched(wired: Wiring, pairs: Pairs) -> Float[Tensor, "edges"]:
 
 def all_changes(wired: Wiring, pairs: Pairs) -> list[Float[Tensor, "batch pos d"]]:
     """Of each writer, what it writes on the corrupt prompts less what it writes on the clean ones."""
-    changes = Changes(ends_of(wired, pairs.clean, pairs.corrupt))
-    layers = range(wired.anatomy.layers)
-    of_layers = [[*changes.heads(i).unbind(1), changes.mlps[i]] for i in layers]
-    return [changes.input, *(change for layer in of_layers for change in layer)]
+    first = wired.layers[0].pre
+    sites = [first, *(site for layer in wired.layers for site in (layer.z, layer.mlp_out))]
+    clean, corrupt = (wired.model.run(side, read=sites) for side in (pairs.clean, pairs.corrupt))
+    changes = [corrupt[first] - clean[first]]
+    for i, layer in enumerate(wired.layers):
+        heads = torch.einsum("bphe,hed->hbpd", corrupt[layer.z] - clean[layer.z], wired.writing(i))
+        changes += [*heads, corrupt[layer.mlp_out] - clean[layer.mlp_out]]
+    return changes
 
 
 def reading_otherwise(wired: Wiring, clean: Trace, reader: Reader, change: Float[Tensor, "batch pos d"]) -> Edit:

@@ -1,21 +1,25 @@
-"""Which parts of a small story model choose he or she, and do two ways of finding them agree?
+"""Which parts of a small story model choose he or she, and do three ways of finding them agree?
 
 The model is stories260k (karpathy/tinyllamas), a Llama of 260 thousand weights that tells stories. The prompts come in
 pairs that differ in a name: "Lily went to the park." and "Tim went to the park." Exact patching puts one node's corrupt
 output into the clean run; integrated gradients (Hanna et al. 2024, Have Faith in Faithfulness, arXiv 2403.17806)
-estimate all of them at once. The folder of model and prompts is what the environment variable MICROTOME_DATA names.
+estimate all of them at once; a search (Conmy et al. 2023, ACDC, arXiv 2304.14997) leaves out one after the other, from
+the last on, and keeps what cannot be missed from what is then left. The folder of model and prompts is what the
+environment variable MICROTOME_DATA names.
 """
 
 import json
 import os
+from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from microtome.core.edit import fill, patch
+from microtome.core.edit import Edit, fill, function, patch
 from microtome.core.effects import effects
 from microtome.core.errors import Absent
 from microtome.core.gradients import gradients
@@ -32,7 +36,9 @@ MODEL, PROMPTS = "stories260k-hf", "circuit-prompts/tinystories_gender_pronoun.j
 TOP = 20  # nodes
 STEPS = 10  # of the integral
 QUICK_PAIRS = 24
+THRESHOLD = 0.05  # logits: what the search leaves out moves the measure by less
 HANNA = "Hanna et al. 2024, arXiv 2403.17806"
+CONMY = "Conmy et al. 2023, arXiv 2304.14997"
 
 
 class Node(NamedTuple):
@@ -54,7 +60,7 @@ class Node(NamedTuple):
 class Pronoun(Study):
     name = "pronoun"
     paper = "activation patching and EAP-IG on stories260k (Hanna et al. 2024, arXiv 2403.17806)"
-    question = "Which parts of a small story model choose he or she, and do exact and estimated effects agree on them?"
+    question = "Which parts of a small story model choose he or she, and do three ways of finding them agree?"
 
     def run(self, setting: Setting, watch: Watch) -> Report:
         folder = material()
@@ -65,11 +71,14 @@ class Pronoun(Study):
         watch.say(f"{pairs}; logit difference {float(clean.mean()):+.3f} clean, {float(corrupt.mean()):+.3f} corrupt")
         some = pairs.rows(slice(0, QUICK_PAIRS)) if setting.quick else pairs
         nodes = nodes_of(model, some)
-        exact, estimated = exact_effects(model, some, nodes, watch), integrated(model, some, nodes)
-        generator = torch.Generator().manual_seed(setting.seed)
+        found = {
+            "exact patching": exact_effects(model, some, nodes, watch), "EAP-IG": integrated(model, some, nodes),
+            "ACDC": searched(model, some, nodes, watch),
+        }  # fmt: skip
+        chance = by_chance(found["exact patching"], torch.Generator().manual_seed(setting.seed))
         return Report(
-            claims(clean, corrupt, overlap(exact, estimated), by_chance(exact, generator)),
-            (Sentence(said(nodes, exact)), table(nodes, exact, estimated)),
+            claims(clean, corrupt, found, chance),
+            (Sentence(said(nodes, found["exact patching"])), table(nodes, found)),
         )
 
 
@@ -137,6 +146,43 @@ def integrated(model: Resumable, pairs: Pairs, nodes: list[Node]) -> Float[Tenso
     return torch.stack([trace[node.at()].sum(-1).mean() for node in nodes])
 
 
+@torch.no_grad()
+def searched(model: Resumable, pairs: Pairs, nodes: list[Node], watch: Watch) -> Float[Tensor, "nodes"]:
+    """How far the measure moved when ACDC came to leave out each node, with what it had left out before still out.
+
+    From the last layer to the first, an MLP before its heads, the last position first. A node stays where the move is
+    at least the threshold; one that is left out holds what it holds on the corrupt prompt.
+    """
+    corrupt, measure = model.run(pairs.corrupt, read=outputs(model)), pairs.logit_difference()
+    out = {site: torch.zeros_like(corrupt[site], dtype=torch.bool) for site in corrupt.sites}
+    moved = torch.zeros(len(nodes))
+    value = float(measure(model.run(pairs.clean, read=measure.reads)).mean())
+    order = sorted(range(len(nodes)), key=lambda i: backwards(nodes[i]))
+    with watch.stage("search", len(nodes), "nodes") as advance:
+        for done, i in enumerate(order, 1):
+            place = nodes[i].at().select(pairs.clean, corrupt[nodes[i].site].shape).index
+            out[nodes[i].site][place] = True
+            found = float(measure(model.run(pairs.clean, read=measure.reads, edit=held(out, corrupt))).mean())
+            moved[i] = found - value
+            out[nodes[i].site][place] = missed = bool(moved[i].abs() < THRESHOLD)
+            value = found if missed else value
+            advance(done)
+    return moved
+
+
+def backwards(node: Node) -> tuple[int, bool, int]:
+    return -(node.site.layer or 0), node.head >= 0, -node.position
+
+
+def held(out: dict[Site, Bool[Tensor, "..."]], corrupt: Trace) -> list[Edit]:
+    """The edits by which what is out holds what it holds in the corrupt run."""
+    return [function(site, partial(replaced, mask, corrupt[site])) for site, mask in out.items() if mask.any()]
+
+
+def replaced(mask: Tensor, other: Tensor, here: Tensor) -> Tensor:
+    return torch.where(mask, other, here)
+
+
 def strongest(effect: Float[Tensor, "nodes"]) -> set[int]:
     return set(effect.abs().topk(TOP).indices.tolist())
 
@@ -155,15 +201,19 @@ def by_chance(effect: Float[Tensor, "nodes"], generator: torch.Generator, sample
 # ---------------------------------------------------------------- what they show
 
 
-def claims(clean: Tensor, corrupt: Tensor, shared: float, chance: float) -> tuple[Claim, ...]:
+def claims(
+    clean: Tensor, corrupt: Tensor, found: dict[str, Float[Tensor, "nodes"]], chance: float
+) -> tuple[Claim, ...]:
     source = "the prompts' own record"
     return (
         about("logit difference on clean prompts", 3.91, float(clean.mean()), tolerance=0.05, source=source),
         about("logit difference on corrupt prompts", -3.91, float(corrupt.mean()), tolerance=0.05, source=source),
         at_least("pairs answered rightly, clean", float(len(clean)), float((clean > 0).sum()), source=source),
-        at_least(f"top {TOP} nodes shared by exact patching and EAP-IG", 0.6, shared, source=HANNA),
+        *(at_least(f"top {TOP} nodes shared by {one} and {other}", 0.6, overlap(found[one], found[other]),
+                   source=CONMY if "ACDC" in (one, other) else HANNA)
+          for one, other in combinations(found, 2)),
         at_most(f"top {TOP} nodes shared by exact patching and chance", 0.2, chance, source=HANNA),
-    )
+    )  # fmt: skip
 
 
 def said(nodes: list[Node], exact: Float[Tensor, "nodes"]) -> str:
@@ -174,7 +224,7 @@ def said(nodes: list[Node], exact: Float[Tensor, "nodes"]) -> str:
     )
 
 
-def table(nodes: list[Node], exact: Float[Tensor, "nodes"], estimated: Float[Tensor, "nodes"]) -> Table:
-    order = exact.abs().argsort(descending=True)[:TOP].tolist()
-    rows = [[str(nodes[i]), f"{float(exact[i]):+.3f}", f"{float(estimated[i]):+.3f}"] for i in order]
-    return Table(("node", "exact patching", "EAP-IG"), rows, numeric=(1, 2))
+def table(nodes: list[Node], found: dict[str, Float[Tensor, "nodes"]]) -> Table:
+    order = next(iter(found.values())).abs().argsort(descending=True)[:TOP].tolist()
+    rows = [[str(nodes[i]), *(f"{float(effect[i]):+.3f}" for effect in found.values())] for i in order]
+    return Table(("node", *found), rows, numeric=tuple(range(1, 1 + len(found))))

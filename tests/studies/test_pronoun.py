@@ -6,11 +6,21 @@ import pytest
 import torch
 
 from microtome.cli.main import SKIPPED, main
-from microtome.core.edit import patch
+from microtome.core.edit import Edit, patch
 from microtome.core.errors import Absent
 from microtome.core.inputs import Tokens
 from microtome.data.pairs import Pairs, Prompt
-from microtome.studies.pronoun import Pronoun, exact_effects, integrated, material, nodes_of, outputs, overlap
+from microtome.studies.pronoun import (
+    THRESHOLD,
+    Pronoun,
+    exact_effects,
+    integrated,
+    material,
+    nodes_of,
+    outputs,
+    overlap,
+    searched,
+)
 from microtome.studies.study import Setting
 from tests.models.zoo import model
 from tests.studies.sums import Silent
@@ -31,6 +41,25 @@ def test_exact_effects_are_those_of_one_patch_at_a_time() -> None:
     for i in (0, 7, 29):
         alone = measure(m.run(PAIRS.clean, edit=[patch(nodes[i].at(), corrupt)])) - measure(m.run(PAIRS.clean))
         torch.testing.assert_close(found[i], alone.mean(), atol=1e-5, rtol=1e-3)
+
+
+@torch.no_grad()
+def test_what_the_search_leaves_out_is_out_when_the_next_is_tried() -> None:
+    """By hand: the same order, with patches for all that moved too little."""
+    m = model("llama")
+    measure, nodes = PAIRS.logit_difference(), [n for n in nodes_of(m, PAIRS) if n.position >= -2]
+    found = searched(m, PAIRS, nodes, Silent())
+    corrupt = m.run(PAIRS.corrupt, read=outputs(m))
+    order = sorted(nodes, key=lambda n: (-int(n.site.name[-1]), n.site.name[0] == "z", -n.position))
+    left: list[Edit] = []
+    value = float(measure(m.run(PAIRS.clean)).mean())
+    for node in order:
+        tried = [*left, patch(node.at(), corrupt)]
+        now = float(measure(m.run(PAIRS.clean, edit=tried)).mean())
+        assert float(found[nodes.index(node)]) == pytest.approx(now - value, abs=1e-5)
+        if abs(now - value) < THRESHOLD:
+            left, value = tried, now
+    assert len(left) > 0
 
 
 def test_the_estimate_of_what_stands_last_is_near_the_exact_effect() -> None:
