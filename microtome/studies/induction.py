@@ -5,14 +5,11 @@ et al. 2022, In-context Learning and Induction Heads (arXiv 2209.11895); on comp
 A Mathematical Framework for Transformer Circuits.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
 from torch.nn import functional as F
 
 from microtome.circuits.composition import Composition, composition
@@ -22,11 +19,12 @@ from microtome.core.edit import Edit, zero
 from microtome.core.inputs import Tokens
 from microtome.core.measure import token_losses
 from microtome.models.hooked import HookedModel
-from microtome.models.load import Named, load
+from microtome.models.load import load
 from microtome.notebook.page import Sentence, Table
 from microtome.store.records import Claim
 from microtome.studies.chart import Chart, Series
 from microtome.studies.study import Report, Setting, Study, Watch, about, at_least, at_most
+from microtome.toys.induction import AttentionOnly, Repeating, sites
 
 OLSSON, ELHAGE = "Olsson et al. 2022, arXiv 2209.11895", "Elhage et al. 2021"
 EARLY = slice(1, 5)  # of the next-token losses: nothing has come again yet
@@ -54,82 +52,9 @@ QUICK = Size()
 FULL = Size(vocabulary=64, length=64, periods=(8, 32), steps=2000, looks=100, rate=3e-3)
 
 
-class Attention(nn.Module):
-    """z = softmax(q k / sqrt(d_head)) v, written by W_O; positions are added to what queries and keys read.
-
-    Press et al. 2021, Shortformer (arXiv 2012.15832), as in Olsson et al.'s small networks.
-    """
-
-    mask: Tensor
-
-    def __init__(self, size: Size) -> None:
-        super().__init__()
-        self.heads = size.heads
-        self.place = nn.Parameter(torch.randn(size.length, size.d) / math.sqrt(size.d))
-        self.q, self.k, self.v, self.o = (nn.Linear(size.d, size.d, bias=False) for _ in range(4))
-        self.pattern, self.split_q, self.split_k, self.split_v, self.z = (nn.Identity() for _ in range(5))
-        self.register_buffer("mask", torch.ones(size.length, size.length).triu(1).bool(), persistent=False)
-
-    def forward(self, x: Float[Tensor, "batch pos d"]) -> Float[Tensor, "batch pos d"]:
-        n = x.shape[1]
-        placed = x + self.place[:n]
-        q, k = self.split_q(self.by_head(self.q(placed))), self.split_k(self.by_head(self.k(placed)))
-        v = self.split_v(self.by_head(self.v(x)))
-        scores = torch.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(q.shape[-1])
-        pattern = self.pattern(scores.masked_fill(self.mask[:n, :n], -torch.inf).softmax(-1))
-        return self.o(self.z(torch.einsum("bhqk,bkhd->bqhd", pattern, v)).flatten(2))
-
-    def by_head(self, x: Float[Tensor, "batch pos d"]) -> Float[Tensor, "batch pos head d_head"]:
-        return x.unflatten(-1, (self.heads, -1))
-
-
-class Block(nn.Module):
-    """x + attention(x)"""
-
-    def __init__(self, size: Size) -> None:
-        super().__init__()
-        self.attention = Attention(size)
-
-    def forward(self, x: Float[Tensor, "batch pos d"]) -> Float[Tensor, "batch pos d"]:
-        return x + self.attention(x)
-
-
-class AttentionOnly(nn.Module):
-    """Embedding, two layers of attention, unembedding."""
-
-    def __init__(self, size: Size) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(size.vocabulary, size.d)
-        self.blocks = nn.ModuleList([Block(size), Block(size)])
-        self.unembed = nn.Linear(size.d, size.vocabulary, bias=False)
-
-    def forward(self, ids: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos vocab"]:
-        x = self.embed(ids)
-        for block in self.blocks:
-            x = block(x)
-        return self.unembed(x)
-
-
-def sites() -> Named:
-    stream, heads = "batch pos d", "batch pos head d"
-    named = {"embed": ("embed", "out", stream), "logits": ("", "out", "batch pos vocab")}
-    for i in (0, 1):
-        at = f"blocks.{i}"
-        named |= {
-            f"resid_pre.{i}": (at, "in", stream), f"attn_in.{i}": (f"{at}.attention", "in", stream),
-            f"pattern.{i}": (f"{at}.attention.pattern", "out", "batch head query key"),
-            f"attn_out.{i}": (f"{at}.attention", "out", stream), f"resid_post.{i}": (at, "out", stream),
-            f"z.{i}": (f"{at}.attention.z", "out", heads),
-        } | {f"{x}.{i}": (f"{at}.attention.split_{x}", "out", heads) for x in "qkv"}  # fmt: skip
-    return named
-
-
 def repeating(size: Size, rows: int, generator: torch.Generator) -> Tokens:
-    """Rows of different random tokens that come again and again, each row with a period of its own."""
-    low, high = size.periods
-    drawn = torch.rand(rows, size.vocabulary, generator=generator).argsort(1)
-    periods = torch.randint(low, high + 1, (rows, 1), generator=generator)
-    return Tokens.of(drawn.gather(1, torch.arange(size.length) % periods))
+    """Rows of this size."""
+    return Repeating(size.vocabulary, size.length, size.periods).draw(rows, generator)
 
 
 # ---------------------------------------------------------------- what is watched while it learns
@@ -205,7 +130,7 @@ def network(size: Size, setting: Setting) -> HookedModel:
     """The network before it has learnt anything."""
     with torch.random.fork_rng():
         torch.manual_seed(setting.seed)
-        return load(AttentionOnly(size).to(setting.device), sites=sites())
+        return load(AttentionOnly(size.vocabulary, size.d, size.heads, size.length).to(setting.device), sites=sites())
 
 
 class Anatomy(NamedTuple):

@@ -2,6 +2,7 @@
 
 from microtome.toys.absolute_value import AbsoluteValue
 from microtome.toys.gated_trigonometry import GatedTrigonometry
+from microtome.toys.induction import AttentionOnly, Repeating
 from microtome.toys.modular import ModularAddition
 from microtome.toys.reduced_rank import ReducedRank, learning_coefficient
 from microtome.toys.residual_mlp import ResidualMLP
@@ -10,9 +11,11 @@ from microtome.toys.superposition import Superposition, superposition
 
 __all__ = [
     "AbsoluteValue",
+    "AttentionOnly",
     "GatedTrigonometry",
     "ModularAddition",
     "ReducedRank",
+    "Repeating",
     "ResidualMLP",
     "Sparse",
     "Superposition",

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from microtome.circuits.direct_logits import direct_logits
-from microtome.studies.induction import AttentionOnly, Induction, Size, change, network, repeating, sites
+from microtome.studies.induction import Induction, Size, change, network, repeating
 from microtome.studies.study import Setting
+from microtome.toys.induction import sites
 from tests.studies.sums import Silent
 
 TINY = Size(vocabulary=12, d=8, heads=2, length=12, periods=(5, 6), batch=4, steps=4, looks=2)
@@ -45,4 +46,3 @@ def test_a_change_is_where_a_curve_passes_its_middle(values: list[float], at: in
 def test_the_study_runs(tmp_path: Path) -> None:
     report = Induction(quick=TINY).run(Setting(tmp_path, quick=True), Silent())
     assert len({c.name for c in report.claims}) == len(report.claims) == 6
-    assert sum(p.numel() for p in AttentionOnly(TINY).parameters()) > 0
