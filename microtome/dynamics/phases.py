@@ -98,7 +98,8 @@ def phases(steps: Sequence[int], test: Sequence[float], excluded: Sequence[float
     top = max(range(len(logs)), key=logs.__getitem__)
     if min(logs[top:]) > logs[top] - math.log(10):
         raise Refusal(
-            f"the test loss falls from {test[top]:.3g} to {min(test[top:]):.3g} only, which is no grokking; train longer"
+            f"the test loss falls from {test[top]:.3g} to {min(test[top:]):.3g} only, which is no grokking; "
+            "train longer"
         )
     low = min(logs[top:])
     formed = fallen(logs, top, low, FALLEN)

@@ -24,6 +24,7 @@ from microtome.studies.page import Piece, page
 STUDIES = {  # each module holds its study as STUDY
     "architectures": "microtome.studies.architectures",
     "ground_truth": "microtome.studies.ground_truth",
+    "grokking": "microtome.studies.grokking",
     "induction": "microtome.studies.induction",
     "ioi": "microtome.studies.ioi",
     "planted": "microtome.studies.planted",

@@ -1,0 +1,293 @@
+"""A network that learns addition by heart first, and by trigonometry later.
+
+One layer learns a + b modulo a prime from a third of all pairs. Long after these are known the others are too, because
+the network has come to add angles at a few frequencies. Nanda et al. 2023, Progress measures for grokking via
+mechanistic interpretability (arXiv 2301.05217).
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from microtome.dynamics.fourier import gini, power
+from microtome.dynamics.frequencies import EXPLAINED, Agreement, agreement, neuron_frequencies
+from microtome.dynamics.phases import Phases, phases
+from microtome.dynamics.progress import excluded_loss, explained_by_waves, losses, restricted_loss
+from microtome.dynamics.series import Curves, checkpoints, watched
+from microtome.notebook.page import Sentence, Table
+from microtome.store.checkpoint import load_state, save_state
+from microtome.store.records import Claim
+from microtome.store.whole import whole
+from microtome.studies.chart import Chart, Series
+from microtome.studies.study import Report, Setting, Study, Watch, at_least, at_most
+from microtome.toys.modular import ModularAddition
+
+NANDA = "Nanda et al. 2023, arXiv 2301.05217"
+WARM_UP = 10  # steps
+KEY_FREQUENCIES = (3, 5)
+
+
+@dataclass(frozen=True)
+class Size:
+    """The network, what it is trained on, for how long. `share`: of all pairs; `every`: steps between checkpoints."""
+
+    p: int = 113
+    d: int = 128
+    heads: int = 4
+    neurons: int = 512
+    share: float = 0.3
+    steps: int = 20_000
+    every: int = 200
+    decay: float = 1.0
+    rate: float = 1e-3
+    seeds: int = 5
+
+
+FULL = Size()
+QUICK = Size(p=31, d=64, neurons=128, share=0.6, steps=5000, every=100, decay=1.0, seeds=1)
+
+
+def network(size: Size, seed: int) -> ModularAddition:
+    generator = torch.Generator().manual_seed(seed)
+    return ModularAddition(size.p, size.d, size.heads, size.neurons, generator=generator)
+
+
+def trained_on(size: Size, seed: int) -> Bool[Tensor, "p p"]:
+    """Which pairs are trained on; the others are the test."""
+    drawn = torch.randperm(size.p**2, generator=torch.Generator().manual_seed(seed + 1_000_003))
+    return (drawn < int(size.share * size.p**2)).view(size.p, size.p)
+
+
+# ---------------------------------------------------------------- training
+
+
+class Training:
+    """Full-batch AdamW, in the paper's numbers. It goes on from `folder` where it was stopped."""
+
+    def __init__(self, size: Size, seed: int, folder: Path) -> None:
+        self.size, self.folder, self.model = size, folder, network(size, seed)
+        self.step, self.seconds = 0, 0.0
+        self.a, self.b = trained_on(size, seed).nonzero().T
+        self.answers = (self.a + self.b) % size.p
+        weights = list(self.model.parameters())
+        self.optimiser = torch.optim.AdamW(
+            weights, lr=size.rate, weight_decay=size.decay, betas=(0.9, 0.98), fused=True
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.state.exists():
+            self._resume()
+
+    @property
+    def state(self) -> Path:
+        """Beside the checkpoints, and not one of them: its name has no number."""
+        return self.folder / "training.state"
+
+    def __iter__(self) -> Iterator[int]:
+        """Train, and give the step at each checkpoint."""
+        while self.step <= self.size.steps:
+            if self.step % self.size.every == 0:
+                self._save()
+                yield self.step
+            begun = time.process_time()
+            self._one()
+            self.seconds += time.process_time() - begun
+            self.step += 1
+
+    def _one(self) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.size.rate * min(1.0, (self.step + 1) / WARM_UP)
+        # in double precision: in single, the smallest losses have no gradient
+        loss = F.cross_entropy(self.model.answers(self.a, self.b).double(), self.answers)
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+
+    def _save(self) -> None:
+        with whole(self.folder / f"{self.step:06d}.safetensors") as path:
+            save_file({n: w.detach() for n, w in self.model.named_parameters()}, path)
+        save_state(
+            {
+                "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(), "step": self.step,
+                "seconds": self.seconds,
+            }, self.state,
+        )  # fmt: skip
+
+    def _resume(self) -> None:
+        kept = load_state(self.state)
+        self.model.load_state_dict(kept["model"])
+        self.optimiser.load_state_dict(kept["optimiser"])
+        self.step, self.seconds = kept["step"], kept["seconds"]
+
+
+# ---------------------------------------------------------------- looking
+
+
+class Inside(NamedTuple):
+    """What a network computes on all pairs at "="."""
+
+    logits: Float[Tensor, "p p p"]
+    activations: Float[Tensor, "p p neurons"]
+    embedding: Float[Tensor, "p d"]
+    neuron_logits: Float[Tensor, "p neurons"]
+
+
+@torch.no_grad()
+def inside(model: ModularAddition) -> Inside:
+    a, b, _ = model.pairs().T
+    mid = model.attended(a, b)
+    activations = F.relu(mid @ model.w_in.T + model.b_in)
+    square = (model.p, model.p)
+    logits = (mid + activations @ model.w_out.T + model.b_out) @ model.unembed.T
+    return Inside(
+        logits.unflatten(0, square), activations.unflatten(0, square), model.embed.detach()[: model.p],
+        model.unembed @ model.w_out,
+    )  # fmt: skip
+
+
+def progress(model: ModularAddition, seen: Bool[Tensor, "p p"], frequencies: list[int]) -> dict[str, float]:
+    """The paper's curves at one checkpoint. Losses are in nats."""
+    found = inside(model)
+    each = losses(found.logits)
+    return {
+        "train": float(each[seen].mean()), "test": float(each[~seen].mean()), "all": float(each.mean()),
+        "restricted": restricted_loss(found.logits, frequencies),
+        "excluded": excluded_loss(found.logits, frequencies, seen),
+        "gini of embedding": gini(power(found.embedding).sqrt()),
+        "gini of outputs": gini(power(found.neuron_logits).sqrt()),
+        "squared weights": float(sum(w.detach().square().sum() for w in model.parameters())),
+    }  # fmt: skip
+
+
+class Grown(NamedTuple):
+    """One seed's network when it has learnt, and how it came to."""
+
+    curves: Curves
+    keys: Agreement
+    of_one_frequency: float
+    explained: float
+    seconds: float
+    phases: Phases | None  # None where it did not grok
+
+
+def grown(size: Size, seed: int, folder: Path, watch: Watch) -> Grown:
+    """Train one seed, or go on, then look at every checkpoint with the key frequencies of the last."""
+    training = Training(size, seed, folder)
+    with watch.stage(f"train seed {seed}", size.steps, "steps") as advance:
+        for step in training:
+            advance(step)
+    last = inside(training.model)
+    keys = agreement(last.activations, last.embedding, last.neuron_logits)
+    found = neuron_frequencies(last.activations)
+    curves = followed(size, seed, folder, keys.neurons)
+    return Grown(
+        curves, keys, float(found.belong(EXPLAINED).float().mean()), explained_by_waves(last.logits, keys.neurons),
+        training.seconds, stages(curves),
+    )  # fmt: skip
+
+
+def followed(size: Size, seed: int, folder: Path, frequencies: list[int]) -> Curves:
+    model, seen = network(size, seed), trained_on(size, seed)
+
+    def load(path: Path) -> ModularAddition:
+        model.load_state_dict(load_file(path))
+        return model
+
+    named = "-".join(map(str, frequencies))
+    found = [c for c in checkpoints(folder) if c.step <= size.steps]
+    *_, curves = watched(found, load, lambda m: progress(m, seen, frequencies), folder / f"curves-of-{named}.jsonl")
+    return curves
+
+
+def stages(curves: Curves) -> Phases | None:
+    try:
+        return phases(curves.steps, curves["test"], curves["excluded"])
+    except ValueError:
+        return None
+
+
+class Grokking(Study):
+    name = "grokking"
+    paper = "Nanda et al. 2023, Progress measures for grokking via mechanistic interpretability, arXiv 2301.05217"
+    question = "Does a network that groks addition come to add angles, step by step, before the test shows it?"
+
+    def __init__(self, quick: Size = QUICK, full: Size = FULL) -> None:
+        self.quick, self.full = quick, full
+
+    def run(self, setting: Setting, watch: Watch) -> Report:
+        size = self.quick if setting.quick else self.full
+        seeds = range(setting.seed, setting.seed + size.seeds)
+        found = {seed: grown(size, seed, setting.into / f"seed-{seed}", watch) for seed in seeds}
+        first = found[setting.seed]
+        pieces = (Sentence(said(first, size)), *charts(first), table(found))
+        return Report(claims(list(found.values()), size), pieces)
+
+
+STUDY = Grokking()
+
+
+# ---------------------------------------------------------------- what they show
+
+
+def claims(found: list[Grown], size: Size) -> tuple[Claim, ...]:
+    """Each about the worst of the seeds."""
+    last = [{name: curve[-1] for name, curve in g.curves.values.items()} for g in found]
+    counts = [len(g.keys.neurons) for g in found]
+    ratio = min(each["excluded"] / max(each["train"], 1e-300) for each in last)
+    kept = max(each["restricted"] / each["test"] for each in last)
+    ordered = sum(g.phases is not None and g.phases.in_order for g in found) / len(found)
+    return (
+        at_most("test loss in the end, nats", 1e-2, max(each["test"] for each in last), source=NANDA),
+        at_least("key frequencies, fewest of a seed", KEY_FREQUENCIES[0], min(counts), source=NANDA),
+        at_most("key frequencies, most of a seed", KEY_FREQUENCIES[1], max(counts), source=NANDA),
+        at_least("share of neurons more than 85% one frequency", 0.8, min(g.of_one_frequency for g in found),
+                 source=NANDA),
+        at_least("logits' variance in cos w(a + b - c)", 0.95, min(g.explained for g in found), source=NANDA),
+        at_least("excluded loss over train loss", 1000, ratio, source=NANDA),
+        at_most("restricted loss over test loss", 1, kept, source=NANDA),
+        at_least("share of seeds whose phases come in order", 1, ordered, source=NANDA),
+        at_most(f"processor seconds for {size.steps:,} steps", 1200, max(g.seconds for g in found), source="budget"),
+    )  # fmt: skip
+
+
+def said(first: Grown, size: Size) -> str:
+    when = "did not grok"
+    if first.phases is not None:
+        ends = (f"{step:,}" for step in first.phases)
+        when = "memorised until step {}, formed its circuit until {} and had cleaned up at {}".format(*ends)
+    return (
+        f"Addition modulo {size.p} from {size.share:.0%} of the pairs: the first seed {when}. Its key frequencies are "
+        f"{first.keys.neurons} by the neurons, {first.keys.embedding} by the embedding and {first.keys.outputs} by the "
+        f"map to the logits; {first.of_one_frequency:.0%} of the neurons are explained by one frequency each."
+    )
+
+
+def charts(first: Grown) -> tuple[Chart, Chart]:
+    """The paper's Figure 7: losses and progress measures, and how unequal frequencies become."""
+    x = [step + 1 for step in first.curves.steps]
+
+    def of(name: str, colour: int, least: float = 1e-9) -> Series:
+        return Series(name, x, [max(least, value) for value in first.curves[name]], colour)
+
+    losses = [of(name, i) for i, name in enumerate(("train", "test", "restricted", "excluded"))]
+    shapes = [of(name, i) for i, name in enumerate(("gini of embedding", "gini of outputs"))]
+    return (
+        Chart("Loss with and without the key waves", "steps", "nats", losses),
+        Chart("How unequal frequencies are", "steps", "Gini coefficient", shapes),
+    )
+
+
+def table(found: dict[int, Grown]) -> Table:
+    rows = [
+        [str(seed), ", ".join(map(str, g.keys.neurons)), f"{g.of_one_frequency:.3f}", f"{g.explained:.3f}",
+         f"{g.curves['test'][-1]:.2e}", "-" if g.phases is None else ", ".join(f"{s:,}" for s in g.phases)]
+        for seed, g in found.items()
+    ]  # fmt: skip
+    return Table(("seed", "key frequencies", "neurons of one", "explained", "test loss", "phases end"), rows)

@@ -1,0 +1,39 @@
+"""The study of grokking: training that resumes, the inside of a network as it is run, and all of it very small."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from microtome.studies.grokking import Grokking, Size, Training, inside, network, trained_on
+from microtome.studies.study import Setting
+from tests.studies.sums import Silent
+
+TINY = Size(p=7, d=8, heads=2, neurons=12, share=0.5, steps=6, every=2, seeds=2)
+
+
+def test_training_that_was_stopped_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    whole = Training(TINY, 3, tmp_path / "whole")
+    assert list(whole) == [0, 2, 4, 6]
+    assert list(Training(replace(TINY, steps=3), 3, tmp_path / "parts")) == [0, 2]
+    rest = Training(TINY, 3, tmp_path / "parts")
+    assert list(rest) == [2, 4, 6]
+    assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), rest.model.parameters(), strict=True))
+
+
+def test_the_inside_is_what_a_run_gives() -> None:
+    model = network(TINY, 0)
+    found = inside(model)
+    torch.testing.assert_close(found.logits.flatten(0, 1), model(model.pairs())[:, -1])
+    assert found.activations.shape == (7, 7, 12) and found.neuron_logits.shape == (7, 12)
+
+
+def test_a_share_of_the_pairs_is_trained_on() -> None:
+    seen = trained_on(TINY, 0)
+    assert seen.sum() == 24 and not torch.equal(seen, trained_on(TINY, 1))
+
+
+def test_the_study_runs(tmp_path: Path) -> None:
+    report = Grokking(quick=TINY).run(Setting(tmp_path, quick=True), Silent())
+    assert len({c.name for c in report.claims}) == len(report.claims) == 9
+    assert not next(c for c in report.claims if "phases" in c.name).ok  # so few steps do not grok
