@@ -46,12 +46,14 @@ class Toy(nn.Module, ABC):
         return self.some(lambda weight: weight[seed], None)
 
     def some(self: T, take: Callable[[Tensor], Tensor], seeds: int | None) -> T:
-        """A copy with these of its seeds."""
+        """A copy with these of its seeds, in every weight and buffer."""
         chosen = deepcopy(self)
         chosen.seeds = seeds
         for module in chosen.modules():
             for name, weight in module.named_parameters(recurse=False):
                 setattr(module, name, nn.Parameter(take(weight.detach()).clone(), requires_grad=weight.requires_grad))
+            for name, held in module.named_buffers(recurse=False):
+                setattr(module, name, take(held).clone())
         return chosen
 
     def alone(self) -> None:

@@ -44,6 +44,7 @@ def test_a_seed_is_the_network_alone(name: str) -> None:
     for i in range(3):
         assert torch.allclose(many(X)[i], many.one(i)(X), atol=1e-5)
         assert torch.allclose(many(X.expand(3, 7, 6))[i], many.one(i)(X), atol=1e-5)
+        assert torch.allclose(many.target(X.expand(3, 7, 6))[i], many.one(i).target(X), atol=1e-5)
     with pytest.raises(Refusal, match="these are 3 networks"):
         many.truth()
 
