@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from microtome.cli.bench_circuits import CircuitTiming, show_circuits, time_circuits
 from microtome.cli.bench_sae import Point, time_sae
 from microtome.cli.timing import Timing, compared, show
 from microtome.core.inputs import Tokens
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def bench(
-    what: Literal["run", "harvest", "sae", "all"] = "all",
+    what: Literal["run", "harvest", "sae", "circuits", "all"] = "all",
     /,
     *,
     model: str = "specimen",
@@ -29,14 +30,15 @@ def bench(
     repeats: int = 15,
     dead: float = 0.0,
     json: Path | None = None,
-) -> list[Timing]:
+) -> list[Timing] | list[CircuitTiming]:
     """Time the product's steps and print a table. What is marked is the way that `fit` takes here.
 
     Parameters
     ----------
     what
         run: a forward pass with 12 sites read; harvest: a pass that stops at resid_post.2; sae: one training step,
-        each way there is here, and the selection of BatchTopK.
+        each way there is here, and the selection of BatchTopK; circuits (not part of all, as it takes many minutes):
+        a sweep of heads and positions, edge attribution and attribution graphs, on random models of fixed shapes.
     model
         The model to run.
     d_in
@@ -54,6 +56,8 @@ def bench(
     json
         Also write the figures to this file.
     """
+    if what == "circuits":
+        return circuits(json)
     wanted = ("run", "harvest", "sae") if what == "all" else (what,)
     point = Point(d_in, width, k, batch, repeats, dead)
     benches = {
@@ -65,6 +69,15 @@ def bench(
     if json is not None:
         json.write_text(json_format.dumps([t.model_dump() for t in found], indent=1))
     show(found)
+    return found
+
+
+def circuits(json: Path | None) -> list[CircuitTiming]:
+    """The rows of `microtome bench circuits`."""
+    found = time_circuits()
+    if json is not None:
+        json.write_text(json_format.dumps([t.model_dump() for t in found], indent=1))
+    show_circuits(found)
     return found
 
 
