@@ -12,9 +12,10 @@ from torch import Tensor
 from microtome.core.codes import Codes, DenseCodes
 from microtome.core.component import Dictionary, Directions
 from microtome.core.linear import Linear
+from microtome.core.pairing import best_pairs
 from microtome.core.site import Site
 from microtome.data.synthetic import Synthetic, power_law
-from microtome.evals.ground_truth import best_pairs, interval, recovery
+from microtome.evals.ground_truth import interval, recovery
 
 SITE = Site("synthetic", "batch d")
 

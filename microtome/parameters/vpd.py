@@ -1,0 +1,30 @@
+"""Parts that hold under an adversary's masks too, and are not shared by rare mechanisms: the objective of VPD.
+
+Goodfire 2026, Interpreting Language Model Parameters: half adversarial, half stochastic on subsets of the weights, with
+powers that fall and a cost of being often important. Here the adversary begins anew at every step and takes one, shared
+by all rows; the paper's keeps its place between steps.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from microtome.interventions.masks import Adversary
+from microtome.parameters.objectives import Adversarial, Faithful, Lp, Minimal, Subset, Sum
+from microtome.parameters.spd import SPD
+
+
+@dataclass(frozen=True)
+class VPD(SPD):
+    """faithful + (subset + adversarial) / 2 + `minimal` times minimality; p falls from `power` to `last`."""
+
+    frequency: float = 0.5
+    first: float = 2.0
+    last: float = 0.4
+    adversary: Adversary = field(default_factory=lambda: Adversary(steps=1, size=1.0))
+
+    def objective(self, generator: torch.Generator) -> Sum:
+        power = Lp(self.first, self.last, self.steps)
+        enough = 0.5 * Subset() + 0.5 * Adversarial(self.adversary)
+        terms = Faithful() + enough + self.minimal * Minimal(power, self.frequency)
+        return terms.of(self.distance, generator)
