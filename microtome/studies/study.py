@@ -22,6 +22,7 @@ from microtome.store.whole import whole
 from microtome.studies.page import Piece, page
 
 STUDIES = {  # each module holds its study as STUDY
+    "apd": "microtome.studies.apd",
     "architectures": "microtome.studies.architectures",
     "ground_truth": "microtome.studies.ground_truth",
     "grokking": "microtome.studies.grokking",
@@ -30,6 +31,7 @@ STUDIES = {  # each module holds its study as STUDY
     "planted": "microtome.studies.planted",
     "pronoun": "microtome.studies.pronoun",
     "scaling": "microtome.studies.scaling",
+    "spd": "microtome.studies.spd",
     "shift": "microtome.studies.shift",
     "superposition": "microtome.studies.superposition",
     "universality": "microtome.studies.universality",
