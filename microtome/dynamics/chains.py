@@ -73,8 +73,8 @@ class Chains:
     def __init__(
         self, loss: Loss, at: Mapping[str, Tensor], how: Langevin, *, chains: int, generator: torch.Generator
     ) -> None:
-        if chains < 2:
-            raise Refusal(f"{chains} chains show no spread; give 2 or more")
+        if chains < 1:
+            raise Refusal(f"{chains} chains are none; give 1, or more to see their spread")
         self.loss, self.how, self.generator = loss, how, generator
         self.begun = {name: w.detach() for name, w in at.items()}
         self.weights = {n: w.expand(chains + 1, *w.shape).clone() for n, w in self.begun.items()}

@@ -32,7 +32,7 @@ from microtome.toys.modular import ModularAddition
 
 NANDA = "Nanda et al. 2023, arXiv 2301.05217"
 WARM_UP = 10  # steps
-KEY_FREQUENCIES = (3, 5)
+KEY_FREQUENCIES = (3.0, 5.0)
 
 
 @dataclass(frozen=True)
@@ -245,15 +245,15 @@ def claims(found: list[Grown], size: Size) -> tuple[Claim, ...]:
     ordered = sum(g.phases is not None and g.phases.in_order for g in found) / len(found)
     return (
         at_most("test loss in the end, nats", 1e-2, max(each["test"] for each in last), source=NANDA),
-        at_least("key frequencies, fewest of a seed", KEY_FREQUENCIES[0], min(counts), source=NANDA),
-        at_most("key frequencies, most of a seed", KEY_FREQUENCIES[1], max(counts), source=NANDA),
+        at_least("key frequencies, fewest of a seed", KEY_FREQUENCIES[0], float(min(counts)), source=NANDA),
+        at_most("key frequencies, most of a seed", KEY_FREQUENCIES[1], float(max(counts)), source=NANDA),
         at_least("share of neurons more than 85% one frequency", 0.8, min(g.of_one_frequency for g in found),
                  source=NANDA),
         at_least("logits' variance in cos w(a + b - c)", 0.95, min(g.explained for g in found), source=NANDA),
-        at_least("excluded loss over train loss", 1000, ratio, source=NANDA),
-        at_most("restricted loss over test loss", 1, kept, source=NANDA),
-        at_least("share of seeds whose phases come in order", 1, ordered, source=NANDA),
-        at_most(f"processor seconds for {size.steps:,} steps", 1200, max(g.seconds for g in found), source="budget"),
+        at_least("excluded loss over train loss", 1000.0, ratio, source=NANDA),
+        at_most("restricted loss over test loss", 1.0, kept, source=NANDA),
+        at_least("share of seeds whose phases come in order", 1.0, ordered, source=NANDA),
+        at_most(f"processor seconds for {size.steps:,} steps", 1200.0, max(g.seconds for g in found), source="budget"),
     )  # fmt: skip
 
 

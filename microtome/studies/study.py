@@ -24,6 +24,7 @@ from microtome.studies.page import Piece, page
 STUDIES = {  # each module holds its study as STUDY
     "apd": "microtome.studies.apd",
     "architectures": "microtome.studies.architectures",
+    "dynamics": "microtome.studies.dynamics",
     "ground_truth": "microtome.studies.ground_truth",
     "grokking": "microtome.studies.grokking",
     "induction": "microtome.studies.induction",

@@ -68,7 +68,7 @@ def test_calibration_finds_a_rate_that_is_accepted(generator: torch.Generator) -
 
 
 def test_bad_settings_are_refused(generator: torch.Generator) -> None:
-    with pytest.raises(Refusal, match="1 chains show no spread"):
-        Chains(bowl, AT, Langevin(1.0), chains=1, generator=generator)
+    with pytest.raises(Refusal, match="0 chains are none; give 1"):
+        Chains(bowl, AT, Langevin(1.0), chains=0, generator=generator)
     with pytest.raises(Refusal, match="1 samples have no temperature"):
         tempering(1)
