@@ -342,7 +342,7 @@ def test_what_circuit_tracer_prints_and_what_is_left_out_stand_beside_the_scores
     values = page.locator(".bar dl div", has_text="Left out").locator("dd")
     expect(values.first).to_have_text("0%")
     page.get_by_role("slider", name=re.compile("Nodes that carry")).fill("65")
-    expect(page.locator(".bar dl div", has_text="Replacement").locator("dd").nth(1)).to_have_text("printed 100%")
+    expect(page.locator(".bar dl div", has_text="Replacement").locator("dd").nth(1)).to_have_text("circuit-tracer 100%")
     reading = 0.8 + 0.45 + 0.45 / 4
     expect(values.first).to_have_text(f"{100 * (0.15 + 0.2) / reading:.1f}%")
 
