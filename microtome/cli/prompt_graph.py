@@ -83,9 +83,9 @@ def tokens_of(model: HookedModel, prompt: str) -> Inputs:
 
 
 def absolute(name: str) -> str:
-    """A path as it is from anywhere; the name of something on the hub as it is."""
+    """A path as it is from anywhere; a name of the hub, and `specimen` whatever lies here, as they are."""
     here = Path(name).expanduser()
-    return str(here.resolve()) if here.exists() else name
+    return str(here.resolve()) if name != "specimen" and here.exists() else name
 
 
 def known(number: float) -> float | None:

@@ -7,6 +7,7 @@ import pytest
 
 from microtome.circuits.graph_files import read_graph
 from microtome.cli.main import main
+from microtome.cli.prompt_graph import absolute
 from microtome.cli.session import LiveGraph, open_session
 from microtome.core.session import GraphSession
 from microtome.dictionaries.formats.registry import write
@@ -57,6 +58,16 @@ def test_a_run_names_its_dictionaries_and_can_be_built_again_from_its_folder(
     assert metadata["transcoder_list"] == [transcoder_folder.name]
     assert metadata["interventions"]["held"]["components"] == 3
     assert 0 < metadata["scores"]["whole"]["left_out"] < metadata["scores"]["kept"]["left_out"] < 1
+
+
+def test_a_path_is_remembered_as_it_is_from_anywhere_and_a_name_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("specimen", "mine"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path)
+    given = ["mine", "specimen", "owner/repository"]
+    assert [absolute(name) for name in given] == [str(tmp_path / "mine"), "specimen", "owner/repository"]
 
 
 @pytest.fixture(scope="module")
