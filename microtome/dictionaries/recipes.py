@@ -44,6 +44,7 @@ from microtome.dictionaries.transcoder import Transcoder
 
 Sample = Float[Tensor, "rows d"]
 Generator = torch.Generator | None
+AT_FIRST = 10  # times the L0 that is asked for, active before anything is learned, where thresholds are to find it
 
 
 class Recipe(NamedTuple):
@@ -152,13 +153,14 @@ def jump_relu_target(
 ) -> Recipe:
     """Thresholds that learn until L0 is what was asked for. Rajamanoharan et al. 2024, appendix G.
 
-    They begin all alike, where the untrained dictionary has that L0 on the sample, so that they need not travel far.
+    They begin all alike, where the untrained dictionary has ten times that L0 on the sample: its first steps make
+    pre-activations several times smaller, and thresholds fall slowly where hardly anything comes near them.
     """
     activation = JumpReLU(width, bandwidth=bandwidth)
     made = coder(site, sample, width, activation, None, generator)
     with torch.no_grad():
         pre = made.readings(sample[:1000])[0].pre.values.flatten()
-        most = min(len(pre) - 1, max(1, round(l0 / width * len(pre))))
+        most = min(len(pre) // 2, max(1, round(AT_FIRST * l0 / width * len(pre))))
         activation.thresholds.fill_(pre.kthvalue(len(pre) - most).values.clamp(min=0.0))
     return Recipe(made, Reconstruction() + TargetL0(l0))
 
