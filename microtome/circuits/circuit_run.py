@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from microtome.circuits.edge_attribution import Ends, ends_of, written
 from microtome.circuits.edges import ROLES, Edge, EdgeGraph
-from microtome.circuits.wiring import Wiring, wiring
+from microtome.circuits.wiring import ALIKE, Wiring, wiring
 from microtome.core.edit import Edit, fill
+from microtome.core.errors import Refusal
 from microtome.core.inputs import Inputs
 from microtome.core.measure import Measure
 from microtome.core.model import Resumable
@@ -30,24 +31,46 @@ from microtome.core.trace import Trace
 
 
 class Affine(NamedTuple):
-    """A projection of the normed stream, head by head: `weight x + constant`."""
+    """A projection of the normed stream, head by head: `weight x + constant`, which may be another at each place."""
 
     weight: Float[Tensor, "head e d"]
-    constant: Float[Tensor, "head e"]
+    constant: Float[Tensor, "batch pos head e"]
+
+    def __call__(self, x: Float[Tensor, "head rows pos d"]) -> Float[Tensor, "rows pos head e"]:
+        """What each head makes of a stream of its own, for as many copies of the batch as there are."""
+        made = torch.einsum("hrpd,hed->rphe", x, self.weight)
+        return made + self.constant.repeat(made.shape[0] // len(self.constant), 1, 1, 1)
+
+
+def affine(
+    start: Site, to: Site, weight: Float[Tensor, "head e d"], run: Trace, again: Trace, real: Bool[Tensor, "batch pos"]
+) -> Affine:
+    """A projection as one run shows it: what is no multiple of its input may depend on the place.
+
+    Raises Refusal where another run shows something else there: then it is no projection.
+    """
+    constant, other = (t[to] - torch.einsum("bpd,hed->bphe", t[start], weight) for t in (run, again))
+    off = float((other - constant)[real].abs().max())
+    if off > max(ALIKE, 8 * torch.finfo(constant.dtype).eps) * float(again[to][real].abs().max()):
+        raise Refusal(
+            f"{to} is no projection of {start} (what it adds to one differs by {off:.3g} between clean prompts and "
+            "corrupt ones), so no edge ends there; patch the site instead"
+        )
+    return Affine(weight, constant)
 
 
 class CircuitRun:
     """Runs of one batch of pairs with some edges kept: `run(kept)` for many choices of edges at once."""
 
     def __init__(self, wired: Wiring, clean: Inputs, corrupt: Inputs, measure: Measure) -> None:
-        """Raises Refusal where a pair is not aligned position by position."""
+        """Raises Refusal where a pair is not aligned position by position, or heads read no projection of a stream."""
         self.wired, self.measure, self.clean = wired, measure, clean
         self.ends: Ends = ends_of(wired, clean, corrupt)
         with torch.no_grad():
             read = [s for la in wired.layers for s in (la.pre, la.mid)] + [wired.layers[-1].post]
             self.corrupt: Trace = wired.model.run(corrupt, read=read)
             self.were = [self._shares(i, self.ends.corrupt, 1) for i in range(wired.anatomy.layers)]
-            self.maps = [self._affine(i) for i in range(wired.anatomy.layers)]
+            self.maps = self._maps()
 
     def __call__(self, kept: Float[Tensor, "cells writers readers"]) -> Float[Tensor, "cells pairs"]:
         """The measure in each cell. `kept` may lie between 0 and 1, and gradients reach it."""
@@ -83,18 +106,20 @@ class CircuitRun:
         made = self._resume(cells * sum(sizes), i - 1, stacked, [sites.attn_in], entered)[sites.attn_in]
         normed = made.unflatten(0, streams.shape[:2]).split(sizes)
         return [
-            fill(site, torch.einsum("hbpd,hed->bphe", x, weight) + constant)
-            for site, x, (weight, constant) in zip((sites.q, sites.k, sites.v), normed, self.maps[i], strict=True)
+            fill(site, make(x)) for site, x, make in zip((sites.q, sites.k, sites.v), normed, self.maps[i], strict=True)
         ]
 
-    def _affine(self, i: int) -> list[Affine]:
-        """How heads make queries, keys and values of the normed stream; what is no multiple of it, from a run."""
-        sites, reading = self.wired.layers[i], self.wired.reading(i)
-        trace = self.wired.model.run(self.wired.token, read=[sites.attn_in, sites.q, sites.k, sites.v])
-        x = trace[sites.attn_in][0, 0]
+    def _maps(self) -> list[list[Affine]]:
+        """How each layer's heads make queries, keys and values of the normed stream, seen in both runs."""
+        read = [s for la in self.wired.layers for s in (la.attn_in, la.q, la.k, la.v)]
+        both = self.ends.corrupt.inputs, self.clean
+        corrupt, clean = (self.wired.model.run(inputs, read=dict.fromkeys(read)) for inputs in both)
         return [
-            Affine(weight, trace[site][0, 0] - torch.einsum("d,hed->he", x, weight))
-            for site, weight in zip((sites.q, sites.k, sites.v), reading, strict=True)
+            [
+                affine(layer.attn_in, to, weight, corrupt, clean, self.ends.real)
+                for to, weight in zip((layer.q, layer.k, layer.v), self.wired.reading(i), strict=True)
+            ]
+            for i, layer in enumerate(self.wired.layers)
         ]
 
     def _streams(self, kept: Tensor, changes: list[Tensor], site: Site, readers: slice) -> Tensor:

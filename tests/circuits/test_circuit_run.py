@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from microtome.circuits.circuit_run import CircuitRun, exact_edges
 from microtome.circuits.edges import Edge
@@ -12,6 +12,9 @@ from microtome.core.errors import Refusal
 from microtome.core.inputs import Tokens
 from microtome.core.measure import Measure
 from microtome.models.hooked import HookedModel
+from microtome.models.load import load
+from microtome.toys import induction
+from microtome.toys.transformer import Block, Transformer
 from tests.circuits.pairs_of_tokens import JOINED, MEASURE, one_row, pairs
 from tests.models import zoo
 
@@ -98,6 +101,47 @@ def test_a_batch_of_pairs_and_cells_is_each_alone(left: bool) -> None:
         alone = CircuitRun(together.wired, one_row(clean, r), one_row(corrupt, r), measure)
         for c in range(3):
             torch.testing.assert_close(found[c, r], alone(kept[c : c + 1])[0, 0], rtol=1e-4, atol=1e-5)
+
+
+class Read(nn.Module):
+    """A projection of something else than the stream."""
+
+    def __init__(self, linear: nn.Module) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.tanh())
+
+
+def of_two_layers(*, read: bool = False) -> HookedModel:
+    """Attention that adds positions to what queries and keys read, or attention that reads past a bend; with MLPs."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Transformer(96, 8, d=16, heads=4, d_head=4, neurons=24)
+        for block in network.blocks:
+            assert isinstance(block, Block)
+            if read:
+                block.attention.register_module("k", Read(block.attention.k))
+            else:
+                block.register_module("attention", induction.Attention(16, 4, 8))
+    return load(network, sites=network.sites)
+
+
+@torch.no_grad()
+def test_positions_added_inside_attention_are_what_they_are_at_each_position() -> None:
+    model, (clean, corrupt) = of_two_layers(), pairs("gpt2", ragged=False)
+    run = CircuitRun(wiring(model, clean), clean, corrupt, MEASURE)
+    whole = run.wired.anatomy.possible.float()
+    found = run(torch.stack([whole, torch.zeros_like(whole)]))
+    torch.testing.assert_close(found[0], MEASURE(model.run(clean)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[1], MEASURE(model.run(corrupt)), rtol=1e-4, atol=1e-5)
+
+
+def test_attention_that_reads_no_projection_of_the_stream_is_refused() -> None:
+    model, (clean, corrupt) = of_two_layers(read=True), pairs("gpt2", ragged=False)
+    with pytest.raises(Refusal, match="k.0 is no projection of attn_in.0"):
+        CircuitRun(wiring(model, clean), clean, corrupt, MEASURE)
 
 
 def difference(trace, row: int) -> Tensor:
