@@ -29,7 +29,12 @@ class OneSite(Dictionary):
         return self.inner.encode(x)
 
     def decode(self, codes: Codes) -> Float[Tensor, "... d_out"]:
-        return self.inner.decode(codes)[self.place]
+        made = self.inner.decode(codes)
+        return made[self.place] if len(self.inner.writes) > 1 else made
+
+    def bypass(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "..."]:
+        past = self.inner.bypass(x)
+        return past[self.place] if past.ndim and len(self.inner.writes) > 1 else past
 
     def directions(self) -> Directions:
         read, write = self.inner.directions()

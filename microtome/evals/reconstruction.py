@@ -40,7 +40,8 @@ class Variance:
         counted = entries.components[entries.rows % target.shape[1] != 0]
         self.fired += torch.bincount(counted, minlength=codes.width).cpu()
         self.active += len(counted)
-        self.add(target[:, 1:].flatten(0, 1), self.dictionary.decode(codes)[:, 1:].flatten(0, 1))
+        made = self.dictionary.decode(codes) + self.dictionary.bypass(self.dictionary.gather(trace))
+        self.add(target[:, 1:].flatten(0, 1), made[:, 1:].flatten(0, 1))
 
     def add(self, target: Float[Tensor, "rows d"], reconstructed: Float[Tensor, "rows d"]) -> None:
         """Count rows against what the dictionary makes of them."""

@@ -10,6 +10,7 @@ from microtome.core.linear import Coordinates, Linear
 from microtome.core.site import Site
 from microtome.dictionaries.activation_functions import TopK
 from microtome.dictionaries.sae import SAE
+from microtome.dictionaries.transcoder import Transcoder
 from microtome.evals.reconstruction import Variance, recovered, variance
 from microtome.models.hooked import HookedModel
 from tests import toys
@@ -69,6 +70,14 @@ def test_a_dictionary_that_reads_one_site_and_writes_another_is_measured_on_what
         Site("mlp_act.0", "batch pos neuron"), toys.NEURONS, Site("mlp_out.0"), two.weight.T, two.bias
     )
     assert variance(network, neurons, IDS).explained == pytest.approx(1.0, abs=1e-6)
+
+
+def test_what_goes_past_the_codes_counts_as_made(network: HookedModel) -> None:
+    """A linear path past silent codes, which is all that this transcoder has, explains what a linear map explains."""
+    linear = Transcoder(RESID, RESID, WIDTH, WIDTH, 8, TopK(1), skip=True).requires_grad_(False)
+    linear.W_dec.zero_()
+    linear.W_skip.copy_(torch.eye(WIDTH))
+    assert variance(network, linear, IDS).explained == pytest.approx(1.0, abs=1e-6)
 
 
 def test_the_identity_recovers_everything_and_the_mean_nothing(network: HookedModel) -> None:
