@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from microtome.circuits.feature_circuits import FeatureNode
+from microtome.circuits.feature_effects import FeatureNode
 from microtome.circuits.interchange import Accuracy
 from microtome.core.component import Component, Dictionary
 from microtome.core.edit import Edit, masked
@@ -96,13 +96,16 @@ def without(dictionaries: Sequence[Dictionary], nodes: Iterable[FeatureNode]) ->
     error = next((n for n in nodes if n.component is None), None)
     if error is not None:
         raise Refusal(f"node {error} is what a dictionary misses, which no one can judge; remove latents alone")
-    chosen = [[n.component for n in nodes if n.dictionary == i] for i in range(len(dictionaries))]
+    chosen = [
+        [n.component for n in nodes if n.dictionary == i and n.component is not None] for i in range(len(dictionaries))
+    ]
     return [masked(d, mask_without(d, some)) for d, some in zip(dictionaries, chosen, strict=True) if some]
 
 
-def mask_without(dictionary: Dictionary, components: list[int | None]) -> Float[Tensor, "components"]:
+def mask_without(dictionary: Dictionary, components: Sequence[int]) -> Float[Tensor, "components"]:
+    """1 for every component but these."""
     mask = dictionary.directions().write.new_ones(len(dictionary)).detach()
-    mask[components] = 0.0
+    mask[list(components)] = 0.0
     return mask
 
 

@@ -8,7 +8,7 @@ from microtome.studies.shift import Rows, Shift, Size, drawn
 from microtome.studies.study import Setting
 from tests.studies.sums import Silent
 
-TINY = Size(tokens=6_000, width=64, k=8, rows=12, strongest=40, read=500)
+TINY = Size(tokens=6_000, width=64, k=8, rows=12, read=300)
 
 
 def test_rows_are_of_four_kinds_and_hold_what_they_say(tmp_path: Path) -> None:
