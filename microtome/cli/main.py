@@ -29,17 +29,21 @@ app = App(
 COMMANDS = {
     "dissect": "Find the parts of a model, say what each responds to, and measure how well they stand in for it.",
     "browse": "Look at the runs of a folder in a browser on this machine.",
+    "explain": "Say what components mean, by rules or by a language model, and test it on text not seen before.",
     "check": "Prove on a model what each of its named sites means.",
     "convert": "Write a dictionary in another format, read it back and compare.",
     "circuit": "Find which heads and MLPs, and which edges between them, do a task, and judge them on pairs held out.",
     "graph": "See what on a prompt wrote what the next token is read from, and test it by intervention.",
+    "decompose": "Take a network's weights apart into parts, few of which matter on any input.",
     "patch": "Find at which layer and position two prompts differ in what decides the next token.",
     "plan": "Estimate the hours, the disk and the memory of a harvest and its training, before they are begun.",
+    "eval": "Measure a dictionary beside a random one, a frozen encoder, principal components and the raw neurons.",
     "bench": "Time the product's own steps beside the floor that nothing could beat here.",
     "study": "Do a published result again, and say of each claim whether it holds here.",
 }
+PLACES = {"eval": "evaluate:evaluate"}  # where the command's own name cannot be a function's
 for command, words in COMMANDS.items():
-    app.command(f"microtome.cli.{command}:{command}", name=command, help=words)
+    app.command(f"microtome.cli.{PLACES.get(command, f'{command}:{command}')}", name=command, help=words)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,7 +2,7 @@
 
 A run folder holds run.json (what was asked, how far it came), summary.json (the figures), training.jsonl (one line per
 logged step), dictionary/ and catalog/. check.json is what `microtome check` found on a model, result.json what a study
-claims and found.
+claims and found, card.json what `microtome eval` measured of a dictionary.
 """
 
 from pathlib import Path
@@ -225,3 +225,166 @@ class Circuit(Record[Literal["microtome/circuit/1"]]):
     curve: FaithfulnessCurve
     judged: Judged
     seconds: float
+
+
+Group = Literal["reconstruction", "activity", "faithfulness", "probing", "absorption", "biases", "structure"]
+
+
+class Scored(BaseModel):
+    """A score with its 95% interval over documents; None where there is no number, or no interval can be told."""
+
+    model_config = ConfigDict(extra="forbid")
+    found: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+class CardRow(BaseModel):
+    """One score of a dictionary and, where it can be taken of them, of each baseline, by the same procedure.
+
+    `about` says what is measured, in one sentence, with units; `best` in which direction is better, if there is one.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    group: Group
+    about: str
+    best: Literal["high", "low", "one", "none"]
+    scores: dict[str, Scored]
+
+
+class Fact(BaseModel):
+    """One label of tokens, and how well it is told on held-out documents, in F1.
+
+    `component`, `sign` and `threshold` are the best detector on training text, and `scores` hold the F1 of the best
+    detector of each dictionary. `chance` is what claiming every token scores, `linear` a logistic regression on the
+    activations. `tokens` are the held-out tokens that have the label.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    tokens: int
+    component: int
+    sign: int
+    threshold: float
+    scores: dict[str, Scored]
+    chance: Scored
+    linear: Scored
+
+
+class Card(Record[Literal["microtome/card/1"]]):
+    """card.json: everything that was measured of one dictionary, beside the same of what it must beat.
+
+    Columns of `scores` are `own` and the names in `baselines`, which says what each is. `notes` are what was left out,
+    and why. Written anew after every stage; `stage` is "done" at the end.
+    """
+
+    file: ClassVar[str] = "card.json"
+    schema_name: Literal["microtome/card/1"] = Field(default="microtome/card/1", alias="schema")
+    dictionary: str
+    model: str
+    site: str
+    width: int
+    baselines: dict[str, str]
+    training_tokens: int
+    held_out_tokens: int
+    documents: int
+    stage: str
+    seconds: float
+    processor_seconds: float
+    peak_memory_bytes: int
+    rows: list[CardRow]
+    facts: list[Fact]
+    notes: list[str]
+
+
+class Endured(BaseModel):
+    """What leaving parts out does to a network's output, as distances from its own (see `parameters.scoreboard.Score`).
+
+    `rounded` is by threshold, `adversarial` by steps of ascent.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    unmasked: float
+    importance: float
+    rounded: dict[float, float]
+    stochastic: float
+    adversarial: dict[int, float]
+    nothing: float
+    l0: float
+    unfaithful: float
+
+
+class PartedWeight(BaseModel):
+    """One weight as parts, a column for each figure, row i is part i; a part that was pruned is zero in all.
+
+    `size` is |write| |read|; `activation` the root mean square of read . x over rows; `importance` the mean over rows
+    and `matters` the share of rows on which it is above .1. Directions and rows are in parts.safetensors.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    reads: int
+    writes: int
+    size: list[float]
+    activation: list[float]
+    importance: list[float]
+    matters: list[float]
+
+    @property
+    def alive(self) -> int:
+        return sum(share > 0 for share in self.matters)
+
+
+class TakenApart(Record[Literal["microtome/decomposition/1"]]):
+    """decomposition.json: a network's weights as parts, each with its activation and, apart from it, its importance.
+
+    `losses` are those of every seed by the method's own measure, `kept` the seed that is here. `importance_is` says
+    where importances are from. Rows have `inputs`, by name, or are tokens, and then `texts` are those that parts are
+    judged on.
+    """
+
+    file: ClassVar[str] = "decomposition.json"
+    schema_name: Literal["microtome/decomposition/1"] = Field(default="microtome/decomposition/1", alias="schema")
+    model: str
+    method: str
+    settings: dict
+    importance_is: str
+    distance: str
+    losses: list[float]
+    kept: int
+    rows: int
+    weights: list[PartedWeight]
+    endured: Endured
+    inputs: list[str]
+    texts: list[list[str]]
+    seconds: float
+
+
+class Stretch(BaseModel):
+    """A phase: from one step to another, the last included."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    first: int
+    last: int
+
+
+class Dynamics(Record[Literal["microtome/dynamics/1"]]):
+    """dynamics.json: how a network came to be, as numbers at each of its checkpoints; None where there is no number.
+
+    A curve `spectrum/3` is member 3 of the profile `spectrum`, which is drawn whole at one step. `units` are by curve
+    or profile.
+    """
+
+    file: ClassVar[str] = "dynamics.json"
+    schema_name: Literal["microtome/dynamics/1"] = Field(default="microtome/dynamics/1", alias="schema")
+    model: str
+    about: str
+    steps: list[int]
+    curves: dict[str, list[float | None]]
+    units: dict[str, str]
+    phases: list[Stretch]
+    arguments: dict
+    seconds: float
+    version: str

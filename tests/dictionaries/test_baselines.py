@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
+from microtome.core.component import Dictionary
 from microtome.core.linear import Coordinates
 from microtome.core.site import Site
-from microtome.dictionaries.baselines import Strongest, principal_components, random_dictionary
+from microtome.dictionaries.baselines import Strongest, frozen_encoder, principal_components, random_dictionary
 from microtome.evals.reconstruction import Variance
 
 SITE = Site("resid_post.0")
@@ -15,7 +16,7 @@ def sample() -> Tensor:
     return torch.randn(500, 6) @ torch.randn(6, 6) + torch.linspace(-3, 3, 6)
 
 
-def missed(dictionary: object, x: Tensor) -> float:
+def missed(dictionary: Dictionary, x: Tensor) -> float:
     return (x - dictionary.decode(dictionary.encode(x))).double().pow(2).sum().item()
 
 
@@ -53,3 +54,20 @@ def test_the_strongest_are_the_k_largest_in_magnitude_and_the_rest_is_silent() -
     keep = torch.zeros_like(x).scatter(1, x.abs().topk(2, 1).indices, 1.0)
     torch.testing.assert_close(again, x * keep)
     assert len(dictionary) == 6 and dictionary.encode(x).width == 6
+
+
+def test_a_frozen_encoder_has_the_best_decoder_there_is_for_it(generator: torch.Generator) -> None:
+    x = sample()
+    made = frozen_encoder(SITE, x, 12, 3, generator, decay=0.0, steps=400)
+    codes = made.encode(x).dense().double()
+    goal = made.normalisation(x).double()
+    best = codes @ torch.linalg.lstsq(codes, goal, driver="gelsd").solution
+    torch.testing.assert_close((codes @ made.W_dec.double()), best, atol=1e-3, rtol=1e-3)
+
+
+def test_a_frozen_encoder_reads_what_the_random_dictionary_reads_and_explains_more() -> None:
+    x = sample()
+    drawn = random_dictionary(SITE, x, 60, 5, torch.Generator().manual_seed(0))
+    frozen = frozen_encoder(SITE, x, 60, 5, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(frozen.encode(x).dense(), drawn.encode(x).dense())
+    assert missed(frozen, x) < missed(drawn, x) and not any(p.requires_grad for p in frozen.parameters())
