@@ -213,9 +213,6 @@ def transcoder(
     units = UnitMeanSquare.of(x), UnitMeanSquare.of(y)
     sizes = x.shape[1], y.shape[1], width
     made = Transcoder(reads, writes, *sizes, TopK(k), *units, skip=skip, generator=generator)
-    if made.W_skip is not None:  # it begins as the best linear map, which codes then add to
-        best = torch.linalg.lstsq(units[0](x).double(), units[1](y).double()).solution
-        made.W_skip.data.copy_(best.T)
     return Recipe(made, Reconstruction() + AuxK(width))
 
 
