@@ -136,3 +136,15 @@ def head_activity(model: Model, tokens: Tokens) -> Activity:
     patterns = [model.run(tokens, read=[site])[site].permute(0, 2, 3, 1)[seen] for site in model.sites("pattern.*")]
     together = torch.cat(patterns, 1)
     return together - together.mean(1, keepdim=True)
+
+
+def beyond_the_token(activity: Activity, tokens: Tokens) -> Activity:
+    """Less what each unit does on the mean at the same token and place.
+
+    That much the input alone says, so units of any network share it, of an untrained one too; what is left is what they
+    make of the context. Rows are the real places, in order. Tokens that stand once at a place leave 0.
+    """
+    both = torch.stack([tokens.ids[tokens.mask], tokens.positions[tokens.mask]], 1)
+    _, group, counts = both.unique(dim=0, return_inverse=True, return_counts=True)
+    sums = activity.new_zeros(len(counts), activity.shape[1]).index_add_(0, group, activity)
+    return activity - (sums / counts[:, None])[group]

@@ -8,7 +8,6 @@ the last on, and keeps what cannot be missed from what is then left. The folder 
 environment variable MICROTOME_DATA names.
 """
 
-import json
 import os
 from functools import partial
 from itertools import combinations
@@ -26,7 +25,8 @@ from microtome.core.gradients import gradients
 from microtome.core.model import Resumable
 from microtome.core.site import Site
 from microtome.core.trace import Trace
-from microtome.data.pairs import Encode, Pairs, Prompt, tokenized
+from microtome.data.pair_files import read_prompts
+from microtome.data.pairs import Encode, Pairs, tokenized
 from microtome.models.load import load
 from microtome.notebook.page import Sentence, Table
 from microtome.store.records import Claim
@@ -97,9 +97,7 @@ def material() -> Path:
 
 
 def given(path: Path, encode: Encode) -> Pairs:
-    prompts = json.loads(path.read_text())["prompts"]
-    made = [Prompt(p["clean"], p["corrupt"], (p["answer"],), (p["wrong"],)) for p in prompts]
-    return tokenized(made, encode).aligned()
+    return tokenized(read_prompts(path), encode).aligned()
 
 
 # ---------------------------------------------------------------- nodes and what each does

@@ -1,13 +1,20 @@
-"""Networks that were trained apart on the same task: do they have the same neurons and the same heads?
+"""Networks that were trained apart on the same task: do they have the same neurons, features and heads?
 
-Small transformers learn sentences of the IOI grammar, each from a seed of its own. Their neurons are compared by their
-activity on new sentences and their heads by where they look, pair by pair of networks, against a rotation null: the
-same activity along other axes. Gurnee et al. 2024, Universal Neurons in GPT2 Language Models (arXiv 2401.12181), where
-1 to 5% of neurons are universal across five seeds; the claim is that of Olah et al. 2020, Zoom In.
+Small transformers learn sentences of the IOI grammar, each from a seed of its own. Their neurons, and the latents of an
+autoencoder of their last stream, are compared by their activity on new sentences, their heads by where they look, pair
+by pair of networks. Gurnee et al. 2024, Universal Neurons in GPT2 Language Models (arXiv 2401.12181), where 1 to 5% of
+neurons are universal across five seeds; the claim is that of Olah et al. 2020, Zoom In.
+
+Three things make units alike that no one learned, and each is taken away. What the input says: any two networks see the
+same token at the same place, so each unit's mean there is subtracted, and what it makes of the context is left. In how
+few directions activity lies: the same comparison with activity turned by a random rotation. That axes of ReLUs and of
+latents stand out from other directions, in a network that has learned nothing too: the same excess beside an untrained
+network. Likeness beyond all three is what learning brought about in both.
 """
 
 # pyright: reportUnknownMemberType=false
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import NamedTuple
@@ -20,14 +27,17 @@ from microtome.circuits.heads import name_movers
 from microtome.circuits.universality import (
     Share,
     Universality,
+    beyond_the_token,
     head_activity,
     interval,
     rotated,
     unit_activity,
     universality,
 )
+from microtome.core.fit import fit
 from microtome.core.inputs import Tokens
 from microtome.data.pairs import Pairs
+from microtome.dictionaries import recipes
 from microtome.models.hooked import HookedModel
 from microtome.notebook.page import Sentence, Table
 from microtome.store.records import Claim
@@ -48,9 +58,12 @@ class Size:
     lessons: Lessons = field(default_factory=Lessons)
     rows: int = 200
     rotations: int = 10
+    latents: int = 256
+    k: int = 8
+    fitted: int = 600  # steps of each autoencoder
 
 
-FULL, QUICK = Size(), Size(seeds=2, lessons=Lessons(steps=500), rows=60, rotations=4)
+FULL, QUICK = Size(), Size(seeds=3, lessons=Lessons(steps=500), rows=200, rotations=4, fitted=300)
 
 
 class Kind(NamedTuple):
@@ -61,11 +74,18 @@ class Kind(NamedTuple):
     turned: list[Universality]
     untrained: list[Universality]
 
+    def learned(self, generator: torch.Generator) -> Share:
+        """Excess correlation beyond that with an untrained network, the mean over units of all networks."""
+        of = len(self.untrained)
+        firsts = [i for i, _ in combinations(range(of), 2)]
+        beyond = [found.excess - self.untrained[i].excess for i, found in zip(firsts, self.pairs, strict=True)]
+        return interval(torch.cat(beyond), generator, 1000)
+
 
 class AcrossSeeds(Study):
     name = "universality"
     paper = "Gurnee et al. 2024, Universal Neurons in GPT2 Language Models, arXiv 2401.12181"
-    question = "Do networks that were trained apart have the same neurons and the same heads?"
+    question = "Do networks that were trained apart have the same neurons, features and heads?"
 
     def __init__(self, quick: Size = QUICK, full: Size = FULL) -> None:
         self.quick, self.full = quick, full
@@ -77,10 +97,13 @@ class AcrossSeeds(Study):
         fresh = Talker("ioi", size.lessons, setting.seed + size.seeds)
         generator = torch.Generator().manual_seed(setting.seed + 1)
         shown = talkers[0].pairs(size.rows, generator)
-        kinds = [
-            kind(name, [see(t.model, shown.clean) for t in (*talkers, fresh)], size, generator)
-            for name, see in (("neurons", neurons), ("heads", head_activity))
-        ]
+        networks = (*talkers, fresh)
+        seen = {
+            "neurons": [neurons(t.model, shown.clean) for t in networks],
+            "latents": latents(networks, shown.clean, size, setting.seed),
+            "heads": [head_activity(t.model, shown.clean) for t in networks],
+        }
+        kinds = [kind(name, each, size, generator) for name, each in seen.items()]
         movers = [best_mover(t, shown) for t in talkers]
         return Report(claims(kinds, movers, generator),
                       (Sentence(said(kinds, size)), chart(kinds[0]), table(kinds, generator)))  # fmt: skip
@@ -90,7 +113,32 @@ STUDY = AcrossSeeds()
 
 
 def neurons(model: HookedModel, tokens: Tokens) -> Float[Tensor, "rows units"]:
-    return unit_activity(model, tokens, model.sites("mlp_act.*"))
+    """What neurons make of the context."""
+    return beyond_the_token(unit_activity(model, tokens, model.sites("mlp_act.*")), tokens)
+
+
+def latents(networks: Sequence[Talker], tokens: Tokens, size: Size, seed: int) -> list[Float[Tensor, "rows units"]]:
+    """What latents of autoencoders of the last stream make of the context.
+
+    Of each network equally many, those that do most: with more to choose from, the most alike is more alike by chance.
+    """
+    each = [beyond_the_token(latent_activity(t, tokens, size, seed + i), tokens) for i, t in enumerate(networks)]
+    fewest = min(int((x.square().sum(0) > 0).sum()) for x in each)
+    return [x[:, x.square().sum(0).topk(fewest).indices] for x in each]
+
+
+@torch.no_grad()
+def latent_activity(talker: Talker, tokens: Tokens, size: Size, seed: int) -> Float[Tensor, "rows units"]:
+    """Latents of an autoencoder that learns the sentences that the network learned."""
+    model, site = talker.model, talker.model.sites("resid_post.*")[-1]
+    generator = torch.Generator().manual_seed(seed)
+    lessons = talker.rows[:, :-1].split(200)
+    x = torch.cat([model.run(Tokens.of(ids), read=[site])[site].flatten(0, 1) for ids in lessons])
+    recipe = recipes.topk(site, x, size.latents, size.k, generator)
+    drawn = (x[torch.randint(len(x), (512,), generator=generator)] for _ in range(size.fitted))
+    for _ in fit(recipe.dictionary, drawn, recipe.objective, lr=3e-3):
+        pass
+    return recipe.dictionary.encode(model.run(tokens, read=[site])[site]).dense()[tokens.mask]
 
 
 def kind(name: str, seen: list[Float[Tensor, "rows units"]], size: Size, generator: torch.Generator) -> Kind:
@@ -127,16 +175,20 @@ def shares(found: list[Universality], generator: torch.Generator) -> Share:
 
 
 def claims(kinds: list[Kind], movers: list[float], generator: torch.Generator) -> tuple[Claim, ...]:
-    of_neurons, of_heads = kinds
-    universal, fresh = (shares(found, generator) for found in (of_neurons.pairs, of_neurons.untrained))
+    of_neurons, of_latents, of_heads = kinds
     turned = excess(of_neurons.turned, generator)
     return (
         at_least("excess correlation of neurons, lower end of 95%", 0.01, excess(of_neurons.pairs, generator).low,
                  source=GURNEE),
-        at_least("share of neurons that are universal, lower end of 95%; by chance .025", 0.05, universal.low,
-                 source=GURNEE),
-        at_least("the same, less that of an untrained network", 0.02, universal.mean - fresh.mean, source=OURS),
+        at_least("share of neurons that are universal, lower end of 95%; by chance .025", 0.05,
+                 shares(of_neurons.pairs, generator).low, source=GURNEE),
+        at_least("excess correlation of neurons beyond that with an untrained network, lower end of 95%", 0.01,
+                 of_neurons.learned(generator).low, source=OURS),
         at_most("excess correlation of neurons with rotated ones, in size", 0.02, abs(turned.mean), source=OURS),
+        at_least("excess correlation of latents, lower end of 95%", 0.01, excess(of_latents.pairs, generator).low,
+                 source=OLAH),
+        at_least("excess correlation of latents beyond that with an untrained network, lower end of 95%", 0.01,
+                 of_latents.learned(generator).low, source=OURS),
         at_least("excess correlation of heads, lower end of 95%", 0.01, excess(of_heads.pairs, generator).low,
                  source=OLAH),
         at_least("attention to the answer of the best name mover, in the network where it is least", 0.3, min(movers),
@@ -145,11 +197,10 @@ def claims(kinds: list[Kind], movers: list[float], generator: torch.Generator) -
 
 
 def said(kinds: list[Kind], size: Size) -> str:
-    units = len(kinds[0].pairs[0].alike)
+    counts = ", ".join(f"{len(each.pairs[0].alike)} {each.name}" for each in kinds)
     return (
-        f"{size.seeds} networks of {units} neurons and {len(kinds[1].pairs[0].alike)} heads, {len(kinds[0].pairs)} "
-        f"pairs, {size.rows} new sentences. A unit is universal where it is more like one of the other network than "
-        "97.5% of the comparisons with rotated units are."
+        f"{size.seeds} networks, {counts} of each, {len(kinds[0].pairs)} pairs, {size.rows} new sentences. A unit is "
+        "universal where it is more like one of the other network than 97.5% of the comparisons with rotated units are."
     )
 
 

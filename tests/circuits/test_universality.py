@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from microtome.circuits.universality import (
+    beyond_the_token,
     head_activity,
     interval,
     refuse_other_rows,
@@ -62,6 +63,20 @@ def test_units_are_read_at_real_places_alone() -> None:
     singly = [model.run(row, read=[model.site(site)])[site][0] for row in toys.singly(toys.RAGGED)]
     torch.testing.assert_close(found[:, : toys.NEURONS], torch.cat(singly))
     assert found.shape[1] == 2 * toys.NEURONS
+
+
+def test_beyond_the_token_is_nothing_of_token_and_place_and_all_of_the_context(generator: torch.Generator) -> None:
+    ids = torch.randint(2, (60, 4), generator=generator)
+    mask = torch.ones(60, 4, dtype=torch.bool)
+    mask[::3, 3] = False
+    tokens = Tokens(ids, mask)
+    of_both = torch.randn(2, 4, generator=generator)[ids, torch.arange(4)][mask]
+    of_context = (ids[:, :1] * torch.ones(4))[mask]  # the first token, wherever one stands
+    found = beyond_the_token(torch.stack([of_both, of_context, of_both + of_context], 1), tokens)
+    torch.testing.assert_close(found[:, 0], torch.zeros(len(found)), atol=1e-6, rtol=0)
+    torch.testing.assert_close(found[:, 1], found[:, 2], atol=1e-6, rtol=0)
+    later = (tokens.positions > 0)[mask]
+    assert not found[~later, 1].any() and found[later, 1].abs().min() > 0.1
 
 
 def test_heads_of_a_network_are_like_themselves() -> None:
