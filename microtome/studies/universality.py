@@ -63,7 +63,7 @@ class Size:
     fitted: int = 600  # steps of each autoencoder
 
 
-FULL, QUICK = Size(), Size(seeds=3, lessons=Lessons(steps=500), rows=200, rotations=4, fitted=300)
+FULL, QUICK = Size(), Size(seeds=3, lessons=Lessons(steps=800), rows=200, rotations=4, fitted=300)
 
 
 class Kind(NamedTuple):
