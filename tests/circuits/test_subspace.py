@@ -1,6 +1,5 @@
 """A planted subspace is found by swapping it; a subspace is a component of rank r like any other."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from microtome.core.fit import fit
 from microtome.core.inputs import Arrays
 from microtome.core.measure import cross_entropy
 from microtome.core.site import Site
+from microtome.data.pair_files import read_prompts
 from microtome.data.pairs import Prompt, tokenized
 from microtome.models.hooked import HookedModel
 from microtome.models.load import load
@@ -92,8 +92,8 @@ def test_one_direction_of_a_real_model_carries_he_and_she_for_names_it_was_not_f
     shared_data: Path, generator: torch.Generator
 ) -> None:
     model = load(shared_data / "stories260k-hf", verify=False)
-    given = json.loads((shared_data / "circuit-prompts" / "tinystories_gender_pronoun.json").read_text())["prompts"]
-    new = [{"Lily", "Amy", "Jack"} & {p["clean"].split()[0], p["corrupt"].split()[0]} != set() for p in given]
+    given = read_prompts(shared_data / "circuit-prompts" / "tinystories_gender_pronoun.json")
+    new = [{"Lily", "Amy", "Jack"} & {p.clean.split()[0], p.corrupt.split()[0]} != set() for p in given]
     seen, unseen = (
         pronouns(model, [p for p, n in zip(given, new, strict=True) if n == which]) for which in (False, True)
     )
@@ -105,9 +105,8 @@ def test_one_direction_of_a_real_model_carries_he_and_she_for_names_it_was_not_f
     assert learned.interval[0] > 0.8 and random.interval[1] < 0.4
 
 
-def pronouns(model: HookedModel, given: list[dict[str, str]]) -> Counterfactuals:
-    prompts = [Prompt(p["clean"], p["corrupt"], (p["answer"],), (p["wrong"],)) for p in given]
-    pairs = tokenized(prompts, model.encode, context=512).aligned()
+def pronouns(model: HookedModel, given: list[Prompt]) -> Counterfactuals:
+    pairs = tokenized(given, model.encode, context=512).aligned()
     return Counterfactuals(pairs.clean, pairs.corrupt, pairs.wrong)
 
 

@@ -1,6 +1,5 @@
 """Pairs of prompts as tokens: which positions correspond, and what is refused."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from microtome.core.errors import Refusal
 from microtome.core.inputs import Tokens
 from microtome.core.site import Site
 from microtome.core.trace import Trace
+from microtome.data.pair_files import read_prompts
 from microtome.data.pairs import Prompt, tokenized
 from microtome.models.load import load
 
@@ -94,8 +94,7 @@ def test_some_pairs_are_those_pairs() -> None:
 def test_a_real_model_tells_he_from_she_on_all_of_the_aligned_pairs(shared_data: Path) -> None:
     """Each pair stands there both ways round, so the two means are each other's negative."""
     model = load(shared_data / "stories260k-hf", verify=False)
-    given = json.loads((shared_data / "circuit-prompts" / "tinystories_gender_pronoun.json").read_text())["prompts"]
-    prompts = [Prompt(p["clean"], p["corrupt"], (p["answer"],), (p["wrong"],)) for p in given]
+    prompts = read_prompts(shared_data / "circuit-prompts" / "tinystories_gender_pronoun.json")
     pairs = tokenized(prompts, model.encode, context=512).aligned()
     measure = pairs.logit_difference()
     clean, corrupt = measure(model.run(pairs.clean)), measure(model.run(pairs.corrupt))
