@@ -15,12 +15,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from microtome.core.component import Dictionary
-from microtome.core.edit import fill, padded_otherwise, written_site
+from microtome.core.edit import fill, written_site
 from microtome.core.errors import Refusal
 from microtome.core.gradients import gradients
 from microtome.core.inputs import Inputs, Tokens
 from microtome.core.measure import Measure
 from microtome.core.model import Model
+from microtome.core.replacements import padded_otherwise
 from microtome.core.site import Site
 from microtome.core.trace import Trace
 

@@ -212,16 +212,16 @@ class Building:
 
 
 def refuse_backward(replacement: Replacement) -> None:
-    """Raises Refusal for a dictionary of a wrong hook: one that would read what it has itself written."""
+    """Raises Refusal for a dictionary of a wrong hook: one that writes before the first site that it reads."""
     order = {name: i for i, name in enumerate(replacement.sites)}
     for dictionary in replacement.dictionaries:
-        for read in dictionary.reads:
-            early = [w for w in dictionary.writes if order.get(w.name, len(order)) < order.get(read.name, -1)]
-            if early:
-                raise Refusal(
-                    f"{type(dictionary).__name__} reads {read}, which comes after {early[0]}, where it writes; give "
-                    "one whose hooks are the right way round"
-                )
+        first = min(dictionary.reads, key=lambda site: order.get(site.name, -1))
+        early = [w for w in dictionary.writes if order.get(w.name, len(order)) < order.get(first.name, -1)]
+        if early:
+            raise Refusal(
+                f"{type(dictionary).__name__} reads {first}, which comes after {early[0]}, where it writes; give one "
+                "whose hooks are the right way round"
+            )
 
 
 def refuse_unheard(replacement: Replacement) -> None:

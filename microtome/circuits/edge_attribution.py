@@ -283,7 +283,7 @@ class Feeling:
         leaves = [*wired.streams, *(s for la in layers for s in (la.q, la.k, la.v, la.mlp_in))]
         normed = [s for la in layers for s in (la.attn_in, la.mid)]
         read = [*leaves, *normed, *measure.reads]
-        self.trace = wired.model.run(point.inputs, read=read, edit=point.edits, leaves=leaves)
+        self.trace = wired.model.resume(point.inputs, read=read, edit=point.edits, leaves=leaves)
 
     def __iter__(self) -> Iterator[tuple[int, list[Felt]]]:
         """Of each layer its readers; the logits first, as one layer more."""

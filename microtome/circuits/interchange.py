@@ -17,11 +17,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from microtome.core.component import Component, Dictionary
-from microtome.core.edit import Edit, Patch, patch, written_site
+from microtome.core.edit import Edit, patch, written_site
 from microtome.core.errors import Refusal
 from microtome.core.inputs import At, Inputs, Tokens
 from microtome.core.measure import LOGITS
 from microtome.core.model import Model
+from microtome.core.replacements import Patch
 from microtome.core.site import Selection, Site, spell
 from microtome.core.trace import Trace
 

@@ -137,7 +137,7 @@ class Replacement:
         written: list[str] = []
         for dictionary in self.dictionaries:
             for site in (*dictionary.reads, *dictionary.writes):
-                self.model.site(site.name)
+                refuse_heads(self.model.site(site.name), dictionary)
             written += [s.name for s in dictionary.writes]
         twice = next((n for n in written if written.count(n) > 1), None)
         if twice:
@@ -282,6 +282,14 @@ def add_contributions(rows: Tensor, gradient: Float[Tensor, "readings pos d"], w
 
 def sum_of(written: Sequence[Ends], like: Float[Tensor, "1 pos d"]) -> Float[Tensor, "1 pos d"]:
     return torch.stack([ends.total(like) for ends in written]).sum(0)
+
+
+def refuse_heads(site: Site, dictionary: Dictionary) -> None:
+    if len(site.axes.split()) != 3:
+        raise Refusal(
+            f"{type(dictionary).__name__} stands at {site}, whose axes are {site.axes!r}; a node of a graph is one "
+            "place of 'batch pos d', so give dictionaries of the stream, of attn_out or of the MLP's sites"
+        )
 
 
 def one_row(inputs: Inputs) -> Inputs:

@@ -17,11 +17,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from microtome.core.edit import Patch
 from microtome.core.errors import Refusal
 from microtome.core.inputs import Inputs, Tokens
 from microtome.core.measure import Measure
 from microtome.core.model import Model
+from microtome.core.replacements import Patch
 from microtome.core.site import Site
 from microtome.core.trace import Trace
 

@@ -8,6 +8,7 @@ then the shares sum to the whole.
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -18,7 +19,8 @@ from torch import Tensor
 from microtome.circuits.edges import Anatomy
 from microtome.circuits.frozen_norms import Gap, Norm
 from microtome.circuits.normed import Normed, norm_between, normed
-from microtome.core.edit import fill
+from microtome.circuits.projections import Inward, Outward, Projection, own_weight
+from microtome.core.edit import Edit, fill
 from microtome.core.errors import NoSuchSite, Refusal
 from microtome.core.inputs import Inputs, Tokens
 from microtome.core.model import Resumable
@@ -26,7 +28,6 @@ from microtome.core.site import Site
 from microtome.core.trace import Trace
 
 ALIKE = 1e-3  # of the largest value, beyond rounding in float32
-SAMPLE = 8  # numbers of a row by which it is found again
 
 
 class Layer(NamedTuple):
@@ -54,19 +55,47 @@ class Reading(NamedTuple):
     v: Float[Tensor, "kv_head e d"]
 
 
+@dataclass(frozen=True, eq=False)
+class From:
+    """A network whose runs begin at one of its blocks, which each row enters with the same stream."""
+
+    model: Resumable
+    layer: int
+    stream: Float[Tensor, "1 pos d"]
+
+    def site(self, name: str) -> Site:
+        return self.model.site(name)
+
+    def sites(self, pattern: str = "*") -> list[Site]:
+        return self.model.sites(pattern)
+
+    def run(
+        self,
+        inputs: Inputs,
+        *,
+        read: Iterable[Site] | None = None,
+        edit: Sequence[Edit] = (),
+        leaves: Iterable[Site] = (),
+    ) -> Trace:
+        wanted = [self.site("logits")] if read is None else read
+        stream = self.stream.repeat(len(inputs), 1, 1)
+        return self.model.resume(inputs, self.layer - 1, stream, read=wanted, edit=edit, leaves=leaves)
+
+
 @dataclass(eq=False)
 class Wiring:
     """A network's anatomy, its sites, and its attention's weights, found when they are first needed.
 
-    `keep` holds on to them: as views of the network's own parameters where they stand there bit for bit, else as
-    copies, which take as much memory. Without it they are found anew each time, which costs about as much as a forward
-    pass over as many tokens as the model is wide.
+    `keep` holds on to them: as views of the network's own parameters where they stand there, else as copies, which take
+    as much memory. Without it copies are made anew each time, each at about the cost of one block's pass over as many
+    tokens as the model is wide.
     """
 
     model: Resumable
     anatomy: Anatomy
     layers: list[Layer]
     token: Inputs
+    stream: Float[Tensor, "1 pos d"]  # what enters the first block for this token; any would do for the others
     keep: bool = True
     _reading: dict[int, Reading] = field(default_factory=dict)
     _writing: dict[int, Tensor] = field(default_factory=dict)
@@ -82,12 +111,11 @@ class Wiring:
         """What each head's queries, keys and values read, in the normed stream."""
         if layer in self._reading:
             return self._reading[layer]
-        sites = self.layers[layer]
+        start, *ends = (sites := self.layers[layer]).attn_in, sites.q, sites.k, sites.v
         with torch.enable_grad():
-            trace = self.model.run(self.token, read=[sites.attn_in, sites.q, sites.k, sites.v], leaves=[sites.attn_in])
-            found = Reading(*(jacobian(trace[s], trace[sites.attn_in]) for s in (sites.q, sites.k, sites.v)))
+            trace = self.at(layer).run(self.token, read=[start, *ends], leaves=[start])
+            found = Reading(*(self._stands(Inward(trace[end], trace[start])) for end in ends))
         if self.keep:
-            found = Reading(*(own_or_given(self.model, weight) for weight in found))
             self._reading[layer] = found
         return found
 
@@ -97,15 +125,19 @@ class Wiring:
             return self._writing[layer]
         sites = self.layers[layer]
         with torch.enable_grad():
-            trace = self.model.run(self.token, read=[sites.z, sites.raw], leaves=[sites.z])
-            (made,) = torch.autograd.grad(
-                trace[sites.raw], trace[sites.z], basis(trace[sites.raw]), is_grads_batched=True
-            )
-        found = made[:, 0, 0].permute(1, 2, 0).detach()
+            trace = self.at(layer).run(self.token, read=[sites.z, sites.raw], leaves=[sites.z])
+            found = self._stands(Outward(trace[sites.raw], trace[sites.z]))
         if self.keep:
-            found = own_or_given(self.model, found)
             self._writing[layer] = found
         return found
+
+    def at(self, layer: int) -> From:
+        """The network from this layer on."""
+        return From(self.model, layer, self.stream)
+
+    def _stands(self, projection: Projection) -> Float[Tensor, "head e d"]:
+        own = own_weight(self.model.weights(), projection) if self.keep else None
+        return projection.weight() if own is None else own
 
     # ------------------------------------------------------------ norms
 
@@ -113,7 +145,7 @@ class Wiring:
         """What stands between the stream and a layer's heads, in a run that holds both."""
         gap = Gap(self.layers[layer].pre, self.layers[layer].attn_in)
         if layer not in self._norms:
-            self._norms[layer] = norm_between(self.model, self.token, gap)
+            self._norms[layer] = norm_between(self.at(layer), self.token, gap)
         return normed(self._norms[layer], gap, trace)
 
     def sandwiched(self, layer: int) -> bool:
@@ -124,9 +156,9 @@ class Wiring:
         """The gain of the norm between what attention returns and what is added: what it makes of a large vector."""
         if layer not in self._gain:
             sites = self.layers[layer]
-            signs = torch.full_like(self.model.run(self.token, read=[sites.raw])[sites.raw], 100.0)
+            signs = torch.full_like(self.at(layer).run(self.token, read=[sites.raw])[sites.raw], 100.0)
             signs[..., 1::2] *= -1
-            answer = self.model.run(self.token, read=[sites.attn_out], edit=[fill(sites.raw, signs)])
+            answer = self.at(layer).run(self.token, read=[sites.attn_out], edit=[fill(sites.raw, signs)])
             self._gain[layer] = answer[sites.attn_out][0, 0] / signs[0, 0].sign()
         return self._gain[layer]
 
@@ -163,7 +195,8 @@ def wiring(model: Resumable, inputs: Inputs, *, keep: bool = True) -> Wiring:
         trace = model.run(token, read=dict.fromkeys((*layers[0], *layers[-1])))
     refuse_other_sums(layers, trace)
     heads, kv_heads = trace[layers[0].z].shape[2], trace[layers[0].k].shape[2]
-    return Wiring(model, Anatomy(count, heads, kv_heads, layers[0].mid == layers[0].pre), layers, token, keep)
+    anatomy = Anatomy(count, heads, kv_heads, layers[0].mid == layers[0].pre)
+    return Wiring(model, anatomy, layers, token, trace[layers[0].pre], keep)
 
 
 def layer_of(model: Resumable, i: int) -> Layer:
@@ -205,47 +238,3 @@ def refuse_other_sums(layers: list[Layer], trace: Trace) -> None:
                     f"{site} is not the sum of what is written into the stream (this network norms it between its "
                     "parts), so there are no edges from writers to later readers; patch sites instead"
                 )
-
-
-def basis(x: Float[Tensor, "1 pos *rest"]) -> Float[Tensor, "size 1 pos *rest"]:
-    """A unit vector for each entry at the first position."""
-    size = x[0, 0].numel()
-    vectors = x.new_zeros(size, *x.shape)
-    vectors[:, 0, 0] = torch.eye(size, dtype=x.dtype, device=x.device).view(size, *x.shape[2:])
-    return vectors
-
-
-def jacobian(of: Float[Tensor, "1 pos head e"], by: Float[Tensor, "1 pos d"]) -> Float[Tensor, "head e d"]:
-    """How each entry of one site depends on another, at the first position."""
-    (made,) = torch.autograd.grad(of, by, basis(of), is_grads_batched=True, retain_graph=True)
-    return made[:, 0, 0].unflatten(0, of.shape[2:]).detach()
-
-
-# ---------------------------------------------------------------- weights as they stand in the network
-
-
-def own_or_given(model: Resumable, found: Float[Tensor, "head e d"]) -> Float[Tensor, "head e d"]:
-    """As a view of one of the network's parameters, where these numbers are there bit for bit; else as given."""
-    views = (own for p in model.weights() if p.ndim == 2 for own in (inside(p, found), inside(p.T, found)))
-    return next((own for own in views if own is not None), found)
-
-
-def inside(matrix: Float[Tensor, "rows width"], found: Float[Tensor, "head e d"]) -> Float[Tensor, "head e d"] | None:
-    """Where these rows stand in a matrix: one head's together, and from head to head at equal distances."""
-    heads, e, d = found.shape
-    if matrix.shape[1] != d or len(matrix) < heads * e or matrix.dtype != found.dtype:
-        return None
-    starts = [first_row(matrix, found[h, 0]) for h in range(min(2, heads))]
-    if -1 in starts:
-        return None
-    first, step = starts[0], e if heads == 1 else starts[1] - starts[0]
-    if step < e or first + (heads - 1) * step + e > len(matrix):
-        return None
-    own = matrix.detach()[first : first + (heads - 1) * step + e].unfold(0, e, step).mT
-    return own if torch.equal(own, found) else None
-
-
-def first_row(matrix: Float[Tensor, "rows d"], row: Float[Tensor, "d"]) -> int:
-    """The first row that begins as this one does; -1 where none does."""
-    hit = (matrix[:, :SAMPLE] == row[:SAMPLE]).all(1).nonzero()
-    return int(hit[0]) if len(hit) else -1

@@ -160,7 +160,7 @@ def sweep(shape: Shape) -> CircuitTiming:
         lambda: effects(model, corrupt, edits, measure), lambda: one_pass(model, corrupt, edits[0])
     )
     extra, each = peak_memory() - before, taken / len(edits)
-    some = range(0, len(edits), max(1, len(edits) // 24))
+    some = range(0, len(edits), len(edits) // 24 + 1)  # at all positions, as this step does not divide by theirs
     off = max(float((found.after[i] - measure(one_pass(model, corrupt, edits[i]))).abs().max()) for i in some)
     return CircuitTiming(
         name=f"{SWEEP}, {len(edits)} cells of {rows} prompts", ms=each * 1e3, extra_memory_bytes=extra,

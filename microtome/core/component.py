@@ -69,8 +69,23 @@ class Dictionary(nn.Module, ABC):
         return self.decode(self.encode(x)) + self.bypass(x)
 
     def gather(self, held: Held) -> Float[Tensor, "... d_in"]:
-        """This dictionary's input, out of a trace or rows."""
+        """This dictionary's input, out of a trace or rows.
+
+        Raises Refusal where it reads the heads of a place side by side, and a trace holds them apart.
+        """
+        for site in self.reads:
+            self._refuse_heads_apart(held[site], site)
         return stacked([width_last(held[site], site) for site in self.reads])
+
+    def _refuse_heads_apart(self, x: Tensor, site: Site) -> None:
+        if "head" not in site.axes.split() or x.ndim != len(site.axes.split()):
+            return
+        heads, each, width = x.shape[-2], x.shape[-1], self.directions().read.shape[-1]
+        if width != each:
+            raise Refusal(
+                f"{type(self).__name__} reads {width} numbers at a place, and {site} holds {heads} heads of {each} "
+                "each, apart; give one as wide as a head, one of attn_out, or encode rows, in which heads are joined"
+            )
 
     def target(self, held: Held) -> Float[Tensor, "... d_out"]:
         """What the dictionary should make of its input, out of a trace or rows: what stands at the written sites."""

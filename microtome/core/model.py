@@ -73,11 +73,12 @@ class Resumable(Model, Protocol):
         *,
         read: Iterable[Site],
         edit: Sequence[Edit] = (),
+        leaves: Iterable[Site] = (),
     ) -> Trace:
         """The rest of a forward pass, in which block `layer` has just returned `stream`; -1 begins at the beginning.
 
         Where one position of the logits is read (`logits.at(pos=-1)`) they are made there alone, and the trace holds
-        them under that place. Raises Refusal for a site that lies before.
+        them under that place. `leaves` are sites where gradients start. Raises Refusal for a site that lies before.
         """
         ...
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from microtome.core.edit import Edit, compose
+from microtome.core.editing import Edit, compose
 from microtome.core.errors import NoSuchSite, Refusal, SiteNeverFired, SiteWithdrawn
 from microtome.core.hook_names import canonical
 from microtome.core.inputs import Arrays, Inputs, Tokens
@@ -158,11 +158,12 @@ class HookedModel:
         *,
         read: Iterable[Site],
         edit: Sequence[Edit] = (),
+        leaves: Iterable[Site] = (),
     ) -> Trace:
         """The rest of a forward pass; see `core.model.Resumable.resume`."""
         from microtome.models.resuming import resume
 
-        return resume(self, self.inputs(inputs), layer, stream, read=list(read), edit=edit)
+        return resume(self, self.inputs(inputs), layer, stream, read=list(read), edit=edit, leaves=leaves)
 
     def remember(self, inputs: Inputs) -> "Remembered | None":
         """A run of which later columns can be run again; see `core.model.Resumable.remember`."""

@@ -4,7 +4,7 @@ Each block up to a given one returns the stream that it is known to return; the 
 What nobody reads is not made either: where one position of the logits is asked for, the unembedding sees no other.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, cast
@@ -29,12 +29,13 @@ def resume(
     *,
     read: list[Site],
     edit: Sequence[Edit],
+    leaves: Iterable[Site] = (),
     call: Callable[[nn.Module], Any] | None = None,
 ) -> Trace:
     """See `core.model.Resumable.resume`. `call` runs the module on the inputs, where it is not to be run as usual."""
     refuse_earlier(model, layer, [*read, *(s for e in edit for s in (e.site, *e.needs))])
     narrow = narrowed_logits(model, read, edit)
-    visitor = Visitor(model, [s.whole for s in read], edit, ())
+    visitor = Visitor(model, [s.whole for s in read], edit, leaves)
     with model.lock, ExitStack() as stack:
         if stream is not None and layer >= 0:
             stack.enter_context(standing_aside(model, inputs, layer, stream))

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from microtome.core.codes import DenseCodes
 from microtome.core.component import Dictionary
-from microtome.core.edit import Edit, leading, written_site
+from microtome.core.edit import Edit, written_site
+from microtome.core.editing import leading
 from microtome.core.errors import Refusal
 from microtome.core.inputs import Arrays, Inputs
 from microtome.core.model import Model

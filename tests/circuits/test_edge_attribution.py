@@ -42,7 +42,7 @@ def test_a_batch_of_ragged_pairs_is_each_pair_alone(path, name: str, left: bool)
     for row in range(3):
         measure = Measure(lambda t, r=row: difference(t, r), MEASURE.reads, "one row")
         alone = edge_attribution(model, one_row(clean, row), one_row(corrupt, row), measure, path)
-        torch.testing.assert_close(found.each[row], alone.each[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found.each[row], alone.each[0], rtol=1e-5, atol=1e-5)
 
 
 def difference(trace, row: int) -> torch.Tensor:

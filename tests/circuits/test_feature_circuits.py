@@ -4,16 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from microtome.circuits.feature_circuits import (
-    FeatureNode,
-    attributed,
-    edge_effects,
-    exact,
-    faithfulness,
-    feature_circuit,
-    integrated,
-    together,
-)
+from microtome.circuits.feature_circuits import faithfulness, feature_circuit
+from microtome.circuits.feature_effects import FeatureNode, attributed, edge_effects, exact, integrated, together
 from microtome.circuits.interchange import error_of
 from microtome.circuits.subspace import Subspace
 from microtome.core.component import Dictionary

@@ -10,6 +10,7 @@ from microtome.core.inputs import Tokens
 from microtome.core.site import Site
 from microtome.dictionaries.activation_functions import ReLU
 from microtome.dictionaries.crosscoder import Crosscoder
+from microtome.dictionaries.sae import SAE
 from microtome.dictionaries.transcoder import Transcoder
 from microtome.models.hooked import HookedModel
 from tests.circuits.sets import autoencoders, cross_layer, jolted, prompt, relative, transcoders, width_of
@@ -167,3 +168,9 @@ def test_what_does_not_fit_is_refused() -> None:
         Replacement(model, prompt(), [Crosscoder(model.sites("mlp_out.*"), 32, 8, ReLU())])
     with pytest.raises(Refusal, match="one for each"):
         Replacement(model, zoo.batch("llama"), made)
+
+
+def test_dictionaries_of_heads_are_refused_by_a_graph() -> None:
+    model = zoo.model("gpt2")
+    with pytest.raises(Refusal, match="SAE stands at z.1, whose axes are 'batch pos head d'"):
+        Replacement(model, zoo.batch("gpt2").rows(slice(0, 1)), [SAE(model.site("z.1"), 8, 16, ReLU())])

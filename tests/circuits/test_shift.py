@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from microtome.circuits.feature_circuits import FeatureNode, attributed
+from microtome.circuits.feature_effects import FeatureNode, attributed
 from microtome.circuits.shift import Verdicts, classifier, judged, pooled, verdict, without
 from microtome.core.errors import Refusal
 from microtome.core.inputs import Arrays, Tokens

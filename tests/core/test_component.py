@@ -82,3 +82,14 @@ def test_a_component_of_higher_rank_has_no_one_direction() -> None:
 
     with pytest.raises(Refusal, match="writes a subspace of rank 2, not one direction; use its `write`"):
         _ = Planes(SITE, 4)[0].direction
+
+
+def test_heads_side_by_side_are_not_read_where_a_trace_holds_them_apart() -> None:
+    site = Site("z.0", "batch pos head d")
+    trace = Trace(toys.rows(), {"z.0": torch.randn(2, 5, 3, 4)}, {"z.0": site})
+    assert Coordinates(site, 4).gather(trace).shape == (2, 5, 3, 4)
+    with pytest.raises(
+        Refusal, match=r"Coordinates reads 12 numbers at a place, and z.0 holds 3 heads of 4 each, apart"
+    ):
+        Coordinates(site, 12).gather(trace)
+    assert Coordinates(site, 12).gather({site: torch.randn(7, 12)}).shape == (7, 12)

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from microtome.core.edit import compose, patch, zero
+from microtome.core.edit import patch, zero
+from microtome.core.editing import compose
 from microtome.core.errors import NoSuchPosition, Refusal
 from microtome.core.inputs import Arrays, Tokens, with_start
 from microtome.core.site import Site
