@@ -9,6 +9,7 @@ environment variable MICROTOME_DATA names.
 """
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -62,6 +63,10 @@ class Pronoun(Study):
     paper = "activation patching and EAP-IG on stories260k (Hanna et al. 2024, arXiv 2403.17806)"
     question = "Which parts of a small story model choose he or she, and do three ways of finding them agree?"
 
+    def __init__(self, quick: int = QUICK_PAIRS, places: Sequence[int] | None = None) -> None:
+        """`quick`: how many pairs the quick form finds nodes on. `places`: where, counted from the end (everywhere)."""
+        self.quick, self.places = quick, places
+
     def run(self, setting: Setting, watch: Watch) -> Report:
         folder = material()
         model = load(folder / MODEL, device=setting.device)
@@ -69,8 +74,8 @@ class Pronoun(Study):
         measure = pairs.logit_difference()
         clean, corrupt = (measure(model.run(side)) for side in (pairs.clean, pairs.corrupt))
         watch.say(f"{pairs}; logit difference {float(clean.mean()):+.3f} clean, {float(corrupt.mean()):+.3f} corrupt")
-        some = pairs.rows(slice(0, QUICK_PAIRS)) if setting.quick else pairs
-        nodes = nodes_of(model, some)
+        some = pairs.rows(slice(0, self.quick)) if setting.quick else pairs
+        nodes = nodes_of(model, some, self.places)
         found = {
             "exact patching": exact_effects(model, some, nodes, watch), "EAP-IG": integrated(model, some, nodes),
             "ACDC": searched(model, some, nodes, watch),
@@ -107,9 +112,9 @@ def outputs(model: Resumable) -> list[Site]:
     return [*model.sites("z.*"), *model.sites("mlp_out.*")]
 
 
-def nodes_of(model: Resumable, pairs: Pairs) -> list[Node]:
-    """Heads and MLPs at every position that all prompts have."""
-    positions = range(-1, -1 - int(pairs.clean.lengths.min()), -1)
+def nodes_of(model: Resumable, pairs: Pairs, places: Sequence[int] | None = None) -> list[Node]:
+    """Heads and MLPs at every position that all prompts have, or at some."""
+    positions = range(-1, -1 - int(pairs.clean.lengths.min()), -1) if places is None else places
     shown = model.run(pairs.clean.rows(slice(0, 1)), read=outputs(model))
     heads = {s.name: range(shown[s].shape[2]) if "head" in s.axes.split() else range(-1, 0) for s in shown.sites}
     return [Node(s, h, p) for s in outputs(model) for h in heads[s.name] for p in positions]
