@@ -153,7 +153,9 @@ def drawn(model: HookedModel, size: Size, setting: Setting) -> Material:
 def cut(model: HookedModel, text: Int[Tensor, "windows context"], size: Size, generator: torch.Generator) -> Rows:
     """Rows of all four kinds, equally many."""
     first = text[:, 1:].unfold(1, size.piece, size.piece).flatten(0, 1)
-    said = [set(p.strip() for p in pieces(model.tokenizer, row)) for row in first.tolist()]
+    there = first.unique().tolist()
+    words = dict(zip(there, (p.strip() for p in pieces(model.tokenizer, there)), strict=True))
+    said = [{words[i] for i in row} for row in first.tolist()]
     selves = torch.tensor(["self" in words for words in said])
     digits = torch.tensor([sum(w.isdigit() for w in words) for words in said])
     imports = torch.tensor(["import" in words for words in said])

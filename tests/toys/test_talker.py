@@ -38,5 +38,5 @@ def test_its_rows_end_with_the_answer() -> None:
 def test_prompts_of_other_lengths_and_rows_too_long_are_refused() -> None:
     with pytest.raises(Refusal, match="choose a task whose prompts are equally long"):
         Talker("pronoun", TINY, 0)
-    with pytest.raises(Refusal, match="rows of 5 tokens, and this network has 4 places"):
+    with pytest.raises(Refusal, match="rows have 5 tokens and this network has 4 places"):
         Transformer(3, 4, d=4, heads=1, d_head=4, neurons=4)(torch.zeros(1, 5, dtype=torch.long))
