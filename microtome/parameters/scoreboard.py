@@ -11,8 +11,17 @@ import torch
 from torch import Tensor
 
 from microtome.core.errors import Refusal
-from microtome.interventions.masks import Adversary, Masks, constant, kept, only_important, rounded, stochastic
-from microtome.parameters.decomposed import Given, Look
+from microtome.interventions.masks import (
+    Adversary,
+    Importance,
+    Masks,
+    constant,
+    kept,
+    only_important,
+    rounded,
+    stochastic,
+)
+from microtome.parameters.decomposed import Given
 from microtome.parameters.objectives import Distance, Maskable, squared
 
 CURVE = (20, 40, 80, 160, 320)  # steps of the adversary
@@ -48,17 +57,19 @@ def scoreboard(
     distance: Distance = squared,
     curve: tuple[int, ...] = CURVE[:1],
     shared: bool = True,
+    importance: dict[str, Tensor] | None = None,
 ) -> Score:
     """Put a decomposition of one network to all the tests. `curve`: after how many steps the adversary is looked at.
 
-    Steps are of size .1. Raises Refusal where there is a seed axis, or no gate to say what matters.
+    Steps are of size .1. `importance` of every place stands in for what gates say. Raises Refusal where there is a seed
+    axis, or neither gates nor importances to say what matters.
     """
     if learned.lead:
         raise Refusal("this holds several seeds; score each by itself (see `decompose.of_seed`)")
     look = learned.look(x)
-    if not look.gate:
+    importance = look.importance if importance is None else importance
+    if not importance:
         raise Refusal("there are no gates, so nothing says which parts matter; give this decomposition some")
-    importance = look.importance
 
     def missed(masks: Masks) -> Tensor:
         return distance(learned.run(x, masks), look.output).mean()
@@ -71,7 +82,7 @@ def scoreboard(
         adversarial=harm(importance, missed, generator, curve, shared),
         nothing=float(missed(constant(importance, 0.0, 0.0))),
         l0=sum(float((g > FIRM).sum(-1).float().mean()) for g in importance.values()),
-        alive=alive_at(look),
+        alive=alive_at(importance),
         unfaithful=float(learned.unfaithful()),
     )
 
@@ -94,5 +105,5 @@ def harm(
     return found
 
 
-def alive_at(look: Look) -> dict[str, int]:
-    return {name: int((g > FIRM).flatten(0, -2).any(0).sum()) for name, g in look.importance.items()}
+def alive_at(importance: Importance) -> dict[str, int]:
+    return {name: int((g > FIRM).flatten(0, -2).any(0).sum()) for name, g in importance.items()}
