@@ -21,10 +21,11 @@ from microtome.dynamics.fourier import gini, power
 from microtome.dynamics.frequencies import EXPLAINED, Agreement, agreement, neuron_frequencies
 from microtome.dynamics.phases import Phases, phases
 from microtome.dynamics.progress import excluded_loss, explained_by_waves, losses, restricted_loss
+from microtome.dynamics.record import record
 from microtome.dynamics.series import Curves, checkpoints, watched
 from microtome.notebook.page import Sentence, Table
 from microtome.store.checkpoint import load_state, save_state
-from microtome.store.records import Claim
+from microtome.store.records import Claim, Stretch
 from microtome.store.whole import whole
 from microtome.studies.chart import Chart, Series
 from microtome.studies.study import Report, Setting, Study, Watch, at_least, at_most
@@ -33,6 +34,8 @@ from microtome.toys.modular import ModularAddition
 NANDA = "Nanda et al. 2023, arXiv 2301.05217"
 WARM_UP = 10  # steps
 KEY_FREQUENCIES = (3.0, 5.0)
+PROFILE = "embedding by frequency"
+UNITS = dict.fromkeys(("train", "test", "all", "restricted", "excluded"), "nats") | {PROFILE: "length"}
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,7 @@ def progress(model: ModularAddition, seen: Bool[Tensor, "p p"], frequencies: lis
         "gini of embedding": gini(power(found.embedding).sqrt()),
         "gini of outputs": gini(power(found.neuron_logits).sqrt()),
         "squared weights": float(sum(w.detach().square().sum() for w in model.parameters())),
+        **{f"{PROFILE}/{k}": size for k, size in enumerate(power(found.embedding).sqrt().tolist(), 1)},
     }  # fmt: skip
 
 
@@ -202,8 +206,20 @@ def followed(size: Size, seed: int, folder: Path, frequencies: list[int]) -> Cur
 
     named = "-".join(map(str, frequencies))
     found = [c for c in checkpoints(folder) if c.step <= size.steps]
-    *_, curves = watched(found, load, lambda m: progress(m, seen, frequencies), folder / f"curves-of-{named}.jsonl")
+    *_, curves = watched(found, load, lambda m: progress(m, seen, frequencies), folder / f"measures-of-{named}.jsonl")
     return curves
+
+
+def kept(one: Grown, size: Size, seed: int, folder: Path) -> None:
+    """dynamics.json in a seed's folder: its curves, and the embedding's frequencies, at every checkpoint."""
+    ends = one.phases if one.phases is not None and one.phases.in_order else ()
+    names = ("memorisation", "circuit formation", "cleanup")
+    begins = (0, *ends)
+    record(
+        one.curves, f"addition modulo {size.p}, seed {seed}", said(one, size), UNITS,
+        [Stretch(name=n, first=a, last=b) for n, a, b in zip(names, begins, ends, strict=False)],
+        {"seed": seed, "steps": size.steps}, one.seconds,
+    ).write(folder)  # fmt: skip
 
 
 def stages(curves: Curves) -> Phases | None:
@@ -225,6 +241,8 @@ class Grokking(Study):
         size = self.quick if setting.quick else self.full
         seeds = range(setting.seed, setting.seed + size.seeds)
         found = {seed: grown(size, seed, setting.into / f"seed-{seed}", watch) for seed in seeds}
+        for seed, one in found.items():
+            kept(one, size, seed, setting.into / f"seed-{seed}")
         first = found[setting.seed]
         pieces = (Sentence(said(first, size)), *charts(first), table(found))
         return Report(claims(list(found.values()), size), pieces)

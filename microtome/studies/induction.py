@@ -18,6 +18,8 @@ from microtome.circuits.heads import after_copies, attended, attention_scores, b
 from microtome.core.edit import Edit, zero
 from microtome.core.inputs import Tokens
 from microtome.core.measure import token_losses
+from microtome.dynamics.in_context import in_context_score
+from microtome.dynamics.phases import change
 from microtome.models.hooked import HookedModel
 from microtome.models.load import load
 from microtome.notebook.page import Sentence, Table
@@ -27,7 +29,6 @@ from microtome.studies.study import Report, Setting, Study, Watch, about, at_lea
 from microtome.toys.induction import AttentionOnly, Repeating, sites
 
 OLSSON, ELHAGE = "Olsson et al. 2022, arXiv 2209.11895", "Elhage et al. 2021"
-EARLY = slice(1, 5)  # of the next-token losses: nothing has come again yet
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Look(NamedTuple):
 
     step: int
     loss: float
-    in_context: float  # loss of the last eight tokens less that of the first few: negative where context helps
+    in_context: float  # as Olsson et al. score it: negative where context helps
     induction: float
     previous: float
 
@@ -91,15 +92,7 @@ def looked(model: HookedModel, rows: Tokens, step: int, edit: tuple[Edit, ...] =
     losses, _ = token_losses(trace)
     where = {"induction": after_copies(rows), "previous": before(rows)}
     best = {n: max(float(attended(trace[s], w).max()) for s in model.sites("pattern.*")) for n, w in where.items()}
-    in_context = losses[:, -8:].mean() - losses[:, EARLY].mean()
-    return Look(step, float(losses.mean()), float(in_context), **best)
-
-
-def change(values: list[float]) -> int:
-    """Where a curve is first past the middle between its beginning and its end, as a place in the list."""
-    middle = (values[0] + values[-1]) / 2
-    rising = values[-1] > values[0]
-    return next(i for i, value in enumerate(values) if (value > middle) == rising or i == len(values) - 1)
+    return Look(step, float(losses.mean()), float(in_context_score(losses)), **best)
 
 
 class Induction(Study):

@@ -3,9 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
-from microtome.studies.grokking import Grokking, Size, Training, inside, network, trained_on
+from microtome.dynamics.fourier import power
+from microtome.store.records import Dynamics
+from microtome.studies.grokking import PROFILE, Grokking, Size, Training, inside, network, trained_on
 from microtome.studies.study import Setting
 from tests.studies.sums import Silent
 
@@ -37,3 +40,8 @@ def test_the_study_runs(tmp_path: Path) -> None:
     report = Grokking(quick=TINY).run(Setting(tmp_path, quick=True), Silent())
     assert len({c.name for c in report.claims}) == len(report.claims) == 9
     assert not next(c for c in report.claims if "phases" in c.name).ok  # so few steps do not grok
+    kept = Dynamics.read(tmp_path / "seed-1")
+    assert kept.steps == [0, 2, 4, 6] and not kept.phases
+    embedding = network(TINY, 1).embed.detach()[:7]
+    shown = [kept.curves[f"{PROFILE}/{k}"][0] for k in (1, 2, 3)]
+    assert shown == pytest.approx(power(embedding).sqrt().tolist(), rel=1e-4)

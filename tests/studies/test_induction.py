@@ -1,17 +1,16 @@
-"""The study of induction: its network, its rows and what it calls a change."""
+"""The study of induction: its network and its rows."""
 
 from pathlib import Path
 
-import pytest
 import torch
 
 from microtome.circuits.direct_logits import direct_logits
-from microtome.studies.induction import Induction, Size, change, network, repeating
+from microtome.studies.induction import Induction, Size, network, repeating
 from microtome.studies.study import Setting
 from microtome.toys.induction import sites
 from tests.studies.sums import Silent
 
-TINY = Size(vocabulary=12, d=8, heads=2, length=12, periods=(5, 6), batch=4, steps=4, looks=2)
+TINY = Size(vocabulary=12, d=8, heads=2, length=14, periods=(5, 6), batch=4, steps=4, looks=2)
 
 
 def test_rows_come_again_with_a_period_of_their_own(generator: torch.Generator) -> None:
@@ -32,15 +31,10 @@ def test_its_sites_are_what_their_names_say(tmp_path: Path, generator: torch.Gen
     torch.testing.assert_close(trace["logits"], model.module(rows.ids))
     direct = direct_logits(model, rows, rows.ids[:, 0])
     torch.testing.assert_close(
-        direct.values.sum(0), trace["logits"].gather(-1, rows.ids[:, :1, None].expand(3, 12, 1))[..., 0]
+        direct.values.sum(0), trace["logits"].gather(-1, rows.ids[:, :1, None].expand(3, 14, 1))[..., 0]
     )
     early = model.module(rows.ids[:, :7])
     torch.testing.assert_close(trace["logits"][:, :7], early)  # no token sees a later one
-
-
-@pytest.mark.parametrize(("values", "at"), [([0.0, 0.1, 0.9, 1.0], 2), ([3.0, 2.9, 0.4, 0.0], 2), ([2.0, 1.0], 1)])
-def test_a_change_is_where_a_curve_passes_its_middle(values: list[float], at: int) -> None:
-    assert change(values) == at
 
 
 def test_the_study_runs(tmp_path: Path) -> None:
