@@ -95,7 +95,7 @@ class Explainer:
     seed: int
 
     @classmethod
-    def of(cls, catalog: Catalog, seed: int, proposals: Catalog | None = None) -> "Explainer":
+    def of(cls, catalog: Catalog, seed: int = 0, proposals: Catalog | None = None) -> "Explainer":
         """Raises Refusal where the same document stands in both catalogues, or they are labelled differently."""
         names = tuple(catalog.manifest["labels"])
         found = [catalog.windows] if proposals is None else [catalog.windows, proposals.windows]

@@ -1,10 +1,10 @@
 """One who asks: never the same question twice, never beyond the budget, once more where the answer was of no use."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from microtome.language.ask import Answer, Exchange, OffTopic, Prompt, Rehearsal, Speaker, read_as
+from microtome.language.ask import Answer, Exchange, OffTopic, Prompt, Speaker, read_as
 from microtome.language.budget import Budget
 from microtome.language.kept import Kept
 
@@ -16,25 +16,24 @@ Form = TypeVar("Form")
 
 @dataclass
 class Asker:
-    """A model, what it has answered before, and what may be spent. `kept` None keeps nothing (a rehearsal)."""
+    """A model, what it has answered before, and what may be spent. `kept` None keeps nothing (a rehearsal).
+
+    `last` is the latest question with its answer.
+    """
 
     speaker: Speaker
     budget: Budget
     kept: Kept | None = None
-    exchanges: list[Exchange] = field(default_factory=list)
-
-    @property
-    def rehearses(self) -> bool:
-        return isinstance(self.speaker, Rehearsal)
+    last: Exchange | None = None
 
     def ask(self, prompt: Prompt) -> Answer:
         """The answer kept, or one asked for now. Raises BudgetReached and NoAnswer; what came before stays kept."""
-        found = self.kept.find(self.speaker.name, prompt) if self.kept else None
+        found = self.kept.find(self.speaker.name, prompt) if self.kept is not None else None
         if found is None:
             found = self._now(prompt)
         else:
             self.budget.recall()
-        self.exchanges.append(Exchange(prompt, found))
+        self.last = Exchange(prompt, found)
         return found
 
     def _now(self, prompt: Prompt) -> Answer:
@@ -59,8 +58,3 @@ class Asker:
                 if attempt == ATTEMPTS - 1:
                     raise
         raise AssertionError(ATTEMPTS)
-
-    def told(self) -> tuple[Exchange, ...]:
-        """What was asked and answered since the last call of this."""
-        since, self.exchanges = tuple(self.exchanges), []
-        return since

@@ -34,6 +34,7 @@ def number(text: str) -> int | None:
 def test_a_question_is_asked_once_and_its_answer_outlives_the_process(tmp_path: Path) -> None:
     speaker, path = Told("7"), tmp_path / "exchanges.jsonl"
     first = Asker(speaker, Budget(1000), Kept(path))
+    assert first.last is None
     assert first.ask(PROMPT) == first.ask(PROMPT) == Asker(Told(), Budget(0), Kept(path)).ask(PROMPT)
     assert len(speaker.asked) == 1
     assert (first.budget.requests, first.budget.recalled, first.budget.spent) == (1, 1, 10)
