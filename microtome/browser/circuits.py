@@ -1,6 +1,6 @@
 """What a circuit run has written, for its page: circuit.json, with every unit taken apart into its two ends."""
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from microtome.browser.cards import finite, run_card
 from microtome.browser.replies import RunCard
@@ -65,7 +65,7 @@ class CircuitPage(BaseModel):
 
 def circuit_page(run: FoundRun) -> CircuitPage:
     """The circuit of a run. Raises NotYet where there is none, or none that can be read."""
-    held = read_circuit(run)
+    held = run.record(Circuit)
     places = places_of(held)
     at = {place.name: number for number, place in enumerate(places)}
     return CircuitPage(
@@ -82,17 +82,6 @@ def curve(held: FaithfulnessCurve) -> CircuitCurve:
     columns = (held.faithfulness, held.low, held.mean, held.high)
     faithfulness, low, mean, high = ([finite(x) for x in column] for column in columns)
     return CircuitCurve(counts=held.counts, faithfulness=faithfulness, low=low, mean=mean, high=high)
-
-
-def read_circuit(run: FoundRun) -> Circuit:
-    if run.leads_out or not run.leads_inside(run.folder / Circuit.file):
-        raise NotYet(run.message or f"{Circuit.file} is a link that leads out of the folder, so it is not opened.")
-    if not (run.folder / Circuit.file).is_file():
-        raise NotYet(run.message or f"This run has no {Circuit.file}.")
-    try:
-        return Circuit.read(run.folder)
-    except (ValidationError, UnicodeDecodeError) as error:
-        raise NotYet(f"{Circuit.file} of {run.name} cannot be read. Write it again: microtome circuit.") from error
 
 
 def places_of(held: Circuit) -> list[Place]:

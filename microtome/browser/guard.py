@@ -148,12 +148,14 @@ def clean_address(scope: Scope) -> str:
 
 
 def protected(send: Send) -> Send:
-    """Send, with the security headers on every answer."""
-    extra = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+    """Send, with the security headers on every answer; an answer's own policy stands in place of the page's."""
 
     async def send_protected(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", []), *extra]}
+            own = list(message.get("headers", []))
+            given = {name for name, _ in own}
+            extra = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+            message = {**message, "headers": [*own, *(pair for pair in extra if pair[0] not in given)]}
         await send(message)
 
     return send_protected

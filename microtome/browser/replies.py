@@ -8,9 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from microtome.browser.runs import Shows
 from microtome.store.records import Stage, Summary
-
-Shows = Literal["dictionary", "graph", "patch", "circuit"]
 
 
 class RunCard(BaseModel):

@@ -1,6 +1,7 @@
 """The runs under one folder: found by looking, named by ids of our own, and told as they are, finished or not.
 
-A run is any folder with a run.json, at most three levels down; the folder itself may be one. Nobody who talks to the
+A run is any folder with a run.json, at most three levels down; the folder itself may be one. A study's result.json and
+a dynamics.json make one too. Nobody who talks to the
 server names a path: an id is looked up among the runs that were found. A link that leads out of the folder is refused.
 """
 
@@ -9,6 +10,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -17,12 +19,21 @@ from pydantic import ValidationError
 from microtome.core.errors import Refusal
 from microtome.store.catalog import Catalog
 from microtome.store.notes import Explanation, Notes
-from microtome.store.records import Record, Run, Summary
+from microtome.store.records import Circuit, Dynamics, Record, Result, Run, Summary, TakenApart
 
 DEPTH = 3
 R = TypeVar("R", bound=Record)
 
-PAGES: dict[str, Literal["graph", "patch", "circuit"]] = {"graph": "graph", "patch": "patch", "circuit": "circuit"}
+Shows = Literal["dictionary", "graph", "patch", "circuit", "parts", "study", "dynamics"]
+PAGES: dict[str, Shows] = {  # by command
+    "graph": "graph", "patch": "patch", "circuit": "circuit", "decompose": "parts", "study": "study",
+    "dynamics": "dynamics",
+}  # fmt: skip
+FILES: dict[Shows, str] = {  # what each page needs
+    "graph": "graph.json", "patch": "patch.json", "circuit": Circuit.file, "parts": TakenApart.file,
+    "study": Result.file, "dynamics": Dynamics.file,
+}  # fmt: skip
+ALONE = (Result, Dynamics)  # what makes a folder a run without a run.json
 DOING = {
     "load": "loading the model",
     "harvest": "harvesting activations",
@@ -47,7 +58,7 @@ class NotYet(Refusal, LookupError):
 
 @dataclass(frozen=True)
 class FoundRun:
-    """A folder with a run.json. Opens its parts; a part that is missing or broken is None and told in `message`."""
+    """A folder of a run. Opens its parts; a part that is missing or broken is None and told in `message`."""
 
     root: Path
     folder: Path
@@ -64,7 +75,25 @@ class FoundRun:
 
     @property
     def run(self) -> Run | None:
-        return self._read(Run)
+        """What was asked; of a folder without run.json, as its result says."""
+        if (self.folder / Run.file).is_file():
+            return self._read(Run)
+        return self._of_result() or self._of_dynamics()
+
+    def _of_result(self) -> Run | None:
+        held = self._read(Result)
+        return held and self._told("study", held.arguments, str(held.arguments.get("model", "")), held.version, Result)
+
+    def _of_dynamics(self) -> Run | None:
+        held = self._read(Dynamics)
+        return held and self._told("dynamics", held.arguments, held.model, held.version, Dynamics)
+
+    def _told(self, command: str, arguments: dict, model: str, version: str, kind: type[Record]) -> Run:
+        """A run that is done, as old as its file."""
+        when = datetime.fromtimestamp((self.folder / kind.file).stat().st_mtime, UTC).isoformat(timespec="seconds")
+        return Run(
+            command=command, arguments=arguments, model=model, site="", created=when, version=version, stage="done"
+        )
 
     @property
     def summary(self) -> Summary | None:
@@ -76,6 +105,18 @@ class FoundRun:
         except (OSError, ValidationError, UnicodeDecodeError):
             return None
 
+    def record(self, kind: type[R]) -> R:
+        """The record that a page is made of. Raises NotYet where there is none, or none that can be read."""
+        if self.leads_out or not self.leads_inside(self.folder / kind.file):
+            raise NotYet(self.message or f"{kind.file} is a link that leads out of the folder, so it is not opened.")
+        if not (self.folder / kind.file).is_file():
+            raise NotYet(self.message or f"This run has no {kind.file}.")
+        found = self._read(kind)
+        if found is None:
+            again = f"microtome {self.run.command}" if self.run else "the command that made it"
+            raise NotYet(f"{kind.file} of {self.name} cannot be read. Write it again: {again}.")
+        return found
+
     def leads_inside(self, path: Path) -> bool:
         return path.resolve().is_relative_to(self.root)
 
@@ -86,7 +127,7 @@ class FoundRun:
         return next((part for part in parts if part.is_symlink() and not self.leads_inside(part)), None)
 
     @property
-    def shows(self) -> Literal["dictionary", "graph", "patch", "circuit"]:
+    def shows(self) -> Shows:
         """Which page this run has: that of the file which its command writes."""
         return PAGES.get(self.run.command, "dictionary") if self.run else "dictionary"
 
@@ -96,7 +137,7 @@ class FoundRun:
         if self.run is None or self.leads_out is not None:
             return "unreadable"
         if self.shows != "dictionary":
-            return "done" if (self.folder / f"{self.shows}.json").is_file() else "unfinished"
+            return "done" if (self.folder / FILES[self.shows]).is_file() else "unfinished"
         return "done" if self.summary is not None and self.has_catalog else "unfinished"
 
     @property
@@ -110,7 +151,8 @@ class FoundRun:
             return f"{link.name} is a link that leads out of the folder being browsed, so this run is not opened."
         run = self.run
         if run is None:
-            return "Its run.json cannot be read: it was cut off, or another version of Microtome wrote it."
+            file = next(kind.file for kind in (Run, *ALONE) if (self.folder / kind.file).exists())
+            return f"Its {file} cannot be read: it was cut off, or another version of Microtome wrote it."
         return "" if self.state == "done" else unfinished(run, self.folder)
 
     def best_explanations(self) -> dict[int, Explanation]:
@@ -141,16 +183,20 @@ class Runs:
         self._known: dict[str, FoundRun] = {}
 
     def find(self) -> list[FoundRun]:
-        found = [FoundRun(self.root, folder) for folder in folders(self.root, DEPTH) if (folder / "run.json").is_file()]
+        found = [FoundRun(self.root, folder) for folder in folders(self.root, DEPTH) if is_run(folder)]
         self._known = {run.id: run for run in found}
         return found
 
     def __getitem__(self, id: str) -> FoundRun:
-        if id not in self._known or not (self._known[id].folder / "run.json").is_file():
+        if id not in self._known or not is_run(self._known[id].folder):
             self.find()
         if id not in self._known:
             raise NoSuchRun(f"There is no run {id!r} under {self.root.name}; the list of runs shows what there is.")
         return self._known[id]
+
+
+def is_run(folder: Path) -> bool:
+    return any((folder / kind.file).is_file() for kind in (Run, *ALONE))
 
 
 def folders(folder: Path, depth: int) -> Iterator[Path]:
@@ -170,9 +216,8 @@ def children(folder: Path) -> list[Path]:
 
 def unfinished(run: Run, folder: Path) -> str:
     if run.command in PAGES:
-        return (
-            f"Its {run.command}.json is not there, or not yet. If it has stopped, run `microtome {run.command}` again."
-        )
+        file = FILES[PAGES[run.command]]
+        return f"Its {file} is not there, or not yet. If it has stopped, run `microtome {run.command}` again."
     command = f"microtome {run.command} {shlex.quote(run.model)} --into {shlex.quote(str(folder))} --resume"
     if run.stage == "done":
         return f"It says that it is done, yet a part is missing. To write it: {command}"

@@ -22,9 +22,11 @@ from starlette.staticfiles import StaticFiles
 
 from microtome.browser.cards import Opened, run_card, run_page
 from microtome.browser.circuits import CircuitPage, circuit_page
+from microtome.browser.dynamics import DynamicsPage, dynamics_page
 from microtome.browser.graphs import effect_grid, explanations_beside, exported, graph_page
 from microtome.browser.guard import LOOPBACK, Guard
 from microtome.browser.live import CannotAnswer, CannotOpen, Live, Opener
+from microtome.browser.parts import PartCard, PartsPage, part_card, parts_page
 from microtome.browser.replies import (
     ComponentCard,
     Components,
@@ -41,6 +43,7 @@ from microtome.browser.replies import (
     SessionState,
 )
 from microtome.browser.runs import FoundRun, NoSuchRun, NotYet, Runs
+from microtome.browser.studies import StudyPage, own_page, study_page
 from microtome.core.errors import NoSuchComponent, Refusal
 
 STATIC = Path(__file__).parent / "static"
@@ -159,6 +162,27 @@ def routes(shelf: Shelf, live: Live) -> APIRouter:
     @api.get("/runs/{id}/circuit")
     def circuit(id: str) -> CircuitPage:
         return circuit_page(openable(shelf.runs[id]))
+
+    @api.get("/runs/{id}/parts")
+    def parts(id: str) -> PartsPage:
+        return parts_page(openable(shelf.runs[id]))
+
+    @api.get("/runs/{id}/parts/{part}")
+    def part(id: str, part: int) -> PartCard:
+        return part_card(openable(shelf.runs[id]), part)
+
+    @api.get("/runs/{id}/study")
+    def study(id: str) -> StudyPage:
+        return study_page(openable(shelf.runs[id]))
+
+    @api.get("/runs/{id}/page.html", response_class=FileResponse)
+    def drawn(id: str) -> FileResponse:
+        """The page that a study wrote, under a policy of its own: it can do nothing but be read."""
+        return own_page(openable(shelf.runs[id]))
+
+    @api.get("/runs/{id}/dynamics")
+    def dynamics(id: str) -> DynamicsPage:
+        return dynamics_page(openable(shelf.runs[id]))
 
     @api.get("/runs/{id}/session")
     def session(id: str) -> SessionState:

@@ -89,6 +89,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/runs/{id}/dynamics": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Dynamics */
+        get: operations["dynamics_api_runs__id__dynamics_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/runs/{id}/fire": {
         parameters: {
             query?: never;
@@ -160,6 +177,60 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/runs/{id}/page.html": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Drawn
+         * @description The page that a study wrote, under a policy of its own: it can do nothing but be read.
+         */
+        get: operations["drawn_api_runs__id__page_html_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/runs/{id}/parts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Parts */
+        get: operations["parts_api_runs__id__parts_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/runs/{id}/parts/{part}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Part */
+        get: operations["part_api_runs__id__parts__part__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/runs/{id}/patch": {
         parameters: {
             query?: never;
@@ -220,6 +291,23 @@ export interface paths {
         };
         /** Session */
         get: operations["session_api_runs__id__session_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/runs/{id}/study": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Study */
+        get: operations["study_api_runs__id__study_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -310,6 +398,22 @@ export interface components {
             whole: number | null;
         };
         /**
+         * ClaimShown
+         * @description One claim. `expected` is in words, tolerance and all.
+         */
+        ClaimShown: {
+            /** Expected */
+            expected: string;
+            /** Found */
+            found: number | null;
+            /** Name */
+            name: string;
+            /** Ok */
+            ok: boolean;
+            /** Source */
+            source: string;
+        };
+        /**
          * ComponentCard
          * @description All that is known of one component. `histogram` counts its activations in equal bins of 0..max.
          */
@@ -372,6 +476,25 @@ export interface components {
             steps: number[];
         };
         /**
+         * DynamicsPage
+         * @description Curves and profiles over the same checkpoints.
+         */
+        DynamicsPage: {
+            /** About */
+            about: string;
+            card: components["schemas"]["RunCard"];
+            /** Curves */
+            curves: components["schemas"]["StepCurve"][];
+            /** Model */
+            model: string;
+            /** Phases */
+            phases: components["schemas"]["Phase"][];
+            /** Profiles */
+            profiles: components["schemas"]["Profile"][];
+            /** Steps */
+            steps: number[];
+        };
+        /**
          * EffectGrid
          * @description What patching one site at one position does to a measure: row i of `effect` is site i, column j token j.
          */
@@ -389,6 +512,46 @@ export interface components {
             sites: string[];
             /** Tokens */
             tokens: string[];
+        };
+        /**
+         * Endured
+         * @description What leaving parts out does to a network's output, as distances from its own (see `parameters.scoreboard.Score`).
+         *
+         *     `rounded` is by threshold, `adversarial` by steps of ascent.
+         */
+        Endured: {
+            /** Adversarial */
+            adversarial: {
+                [key: string]: number;
+            };
+            /** Importance */
+            importance: number;
+            /** L0 */
+            l0: number;
+            /** Nothing */
+            nothing: number;
+            /** Rounded */
+            rounded: {
+                [key: string]: number;
+            };
+            /** Stochastic */
+            stochastic: number;
+            /** Unfaithful */
+            unfaithful: number;
+            /** Unmasked */
+            unmasked: number;
+        };
+        /**
+         * Entry
+         * @description One entry of a row of inputs, or one token of it; `here` marks the token on which the part was looked at.
+         */
+        Entry: {
+            /** Here */
+            here: boolean;
+            /** Name */
+            name: string;
+            /** Value */
+            value: number;
         };
         /**
          * Figures
@@ -632,6 +795,88 @@ export interface components {
             stable: boolean;
         };
         /**
+         * PartCard
+         * @description One part: what it reads and writes, rows on which it matters, and the parts that matter with it.
+         */
+        PartCard: {
+            /** Index */
+            index: number;
+            /** Part */
+            part: number;
+            /** Partners */
+            partners: components["schemas"]["Partner"][];
+            /** Read */
+            read: number[];
+            /** Rows */
+            rows: components["schemas"]["PartRow"][];
+            /** Weight */
+            weight: number;
+            /** Write */
+            write: number[];
+        };
+        /**
+         * PartRow
+         * @description A row on which a part matters.
+         */
+        PartRow: {
+            /** Activation */
+            activation: number;
+            /** Entries */
+            entries: components["schemas"]["Entry"][];
+            /** Importance */
+            importance: number;
+        };
+        /**
+         * Partner
+         * @description A part that matters on the same rows; `together` is the share of rows of either that are rows of both.
+         */
+        Partner: {
+            /** Part */
+            part: number;
+            /** Together */
+            together: number;
+        };
+        /**
+         * PartsPage
+         * @description A decomposition. Parts are counted through all weights, in order.
+         */
+        PartsPage: {
+            card: components["schemas"]["RunCard"];
+            /** Distance */
+            distance: string;
+            endured: components["schemas"]["Endured"];
+            /** Importance Is */
+            importance_is: string;
+            /** Inputs */
+            inputs: string[];
+            /** Kept */
+            kept: number;
+            /** Losses */
+            losses: (number | null)[];
+            /** Method */
+            method: string;
+            /** Rows */
+            rows: number;
+            /** Settings */
+            settings: {
+                [key: string]: string;
+            };
+            /** Weights */
+            weights: components["schemas"]["Weight"][];
+        };
+        /**
+         * Phase
+         * @description From one step to another, the last included.
+         */
+        Phase: {
+            /** First */
+            first: number;
+            /** Last */
+            last: number;
+            /** Name */
+            name: string;
+        };
+        /**
          * Place
          * @description What writes or reads: the embedding (layer -1), a head, an MLP (head -1), or the logits (the layer after all).
          */
@@ -650,6 +895,20 @@ export interface components {
         Problem: {
             /** Detail */
             detail: string;
+        };
+        /**
+         * Profile
+         * @description Several numbers at each step, one for each member: row i is step i.
+         */
+        Profile: {
+            /** Members */
+            members: string[];
+            /** Name */
+            name: string;
+            /** Unit */
+            unit: string;
+            /** Values */
+            values: (number | null)[][];
         };
         /**
          * Question
@@ -686,7 +945,7 @@ export interface components {
              * Shows
              * @enum {string}
              */
-            shows: "dictionary" | "graph" | "patch" | "circuit";
+            shows: "dictionary" | "graph" | "patch" | "circuit" | "parts" | "study" | "dynamics";
             /** Site */
             site: string;
             /** Stage */
@@ -787,6 +1046,41 @@ export interface components {
             window: number;
         };
         /**
+         * StepCurve
+         * @description A number at each step; None where it was not measured.
+         */
+        StepCurve: {
+            /** Name */
+            name: string;
+            /** Unit */
+            unit: string;
+            /** Values */
+            values: (number | null)[];
+        };
+        /**
+         * StudyPage
+         * @description A study's claims. `drawn` says whether it left a page of its own.
+         */
+        StudyPage: {
+            card: components["schemas"]["RunCard"];
+            /** Claims */
+            claims: components["schemas"]["ClaimShown"][];
+            /** Drawn */
+            drawn: boolean;
+            /** Paper */
+            paper: string;
+            /** Seconds */
+            seconds: number;
+            /** Settings */
+            settings: {
+                [key: string]: string;
+            };
+            /** Study */
+            study: string;
+            /** Version */
+            version: string;
+        };
+        /**
          * Summary
          * @description summary.json: the figures of a dissection, each beside its baselines.
          */
@@ -853,6 +1147,32 @@ export interface components {
             source: number;
             /** Target */
             target: number | null;
+        };
+        /**
+         * Weight
+         * @description One weight, a column for each figure of its parts (see `microtome.store.records.PartedWeight`).
+         *
+         *     `by_input` is the importance of each part where one input is on alone; empty where that is not known.
+         */
+        Weight: {
+            /** Activation */
+            activation: number[];
+            /** Alive */
+            alive: number;
+            /** By Input */
+            by_input: number[][];
+            /** Importance */
+            importance: number[];
+            /** Matters */
+            matters: number[];
+            /** Name */
+            name: string;
+            /** Reads */
+            reads: number;
+            /** Size */
+            size: number[];
+            /** Writes */
+            writes: number;
         };
     };
     responses: never;
@@ -1152,6 +1472,64 @@ export interface operations {
             };
         };
     };
+    dynamics_api_runs__id__dynamics_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DynamicsPage"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     fire_api_runs__id__fire_post: {
         parameters: {
             query?: never;
@@ -1395,6 +1773,179 @@ export interface operations {
             };
         };
     };
+    drawn_api_runs__id__page_html_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    parts_api_runs__id__parts_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PartsPage"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    part_api_runs__id__parts__part__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+                part: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PartCard"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     patch_api_runs__id__patch_get: {
         parameters: {
             query?: never;
@@ -1591,6 +2142,64 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["SessionState"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    study_api_runs__id__study_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StudyPage"];
                 };
             };
             /** @description Not Found */

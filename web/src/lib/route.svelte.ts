@@ -1,7 +1,12 @@
 // The address after # is the page's whole state: "#/run/ID/component/12?sort=score&words=comma".
 
+/** Pages of one file each, named as the server names them. */
+const KINDS = ["graph", "patch", "circuit", "parts", "study", "dynamics"] as const;
+export type Kind = (typeof KINDS)[number];
+const isKind = (kind: string): kind is Kind => KINDS.includes(kind as Kind);
+
 export interface Route {
-  page: "runs" | "dictionary" | "component" | "text" | "graph" | "patch" | "circuit" | "nowhere";
+  page: "runs" | "dictionary" | "component" | "text" | Kind | "nowhere";
   run: string;
   component: number;
   params: URLSearchParams;
@@ -15,7 +20,7 @@ export function parse(hash: string): Route {
   if (!first) return { ...route, page: "runs" };
   if (first !== "run" || !run) return { ...route, page: "nowhere" };
   if (!kind) return { ...route, page: "dictionary" };
-  if (kind === "text" || kind === "graph" || kind === "patch" || kind === "circuit") return { ...route, page: kind };
+  if (kind === "text" || isKind(kind)) return { ...route, page: kind };
   if (kind === "component" && /^\d+$/.test(number ?? "")) return { ...route, page: "component", component: +number };
   return { ...route, page: "nowhere" };
 }
@@ -46,9 +51,7 @@ export function address(path: string, params?: URLSearchParams): string {
 export const dictionaryAt = (run: string, params?: URLSearchParams) => address(`run/${run}`, params);
 export const componentAt = (run: string, index: number, params?: URLSearchParams) =>
   address(`run/${run}/component/${index}`, params);
-export const graphAt = (run: string) => address(`run/${run}/graph`);
-export const patchAt = (run: string) => address(`run/${run}/patch`);
-export const circuitAt = (run: string) => address(`run/${run}/circuit`);
+export const kindAt = (kind: Kind, run: string) => address(`run/${run}/${kind}`);
 export const textAt = (run: string, params?: URLSearchParams) => address(`run/${run}/text`, params);
 
 /** Go somewhere, at once: the browser's own event comes too late for a second key press. */
