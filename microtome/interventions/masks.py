@@ -83,6 +83,14 @@ class Choice(NamedTuple):
         rest = {name: r.expand(*importance[name].shape[:-1], 1) for name, r in self.rest.items()}
         return of_importance(importance, self.parts, rest)
 
+    def fits(self, importance: Importance) -> bool:
+        """Whether it is for these places, in their shapes or shared by rows of them."""
+        same = self.parts.keys() == importance.keys()
+        return same and all(
+            r.shape[-1] == g.shape[-1] and all(a in (1, b) for a, b in zip(r.shape, g.shape, strict=True))
+            for r, g in ((r, importance[name]) for name, r in self.parts.items())
+        )
+
     def still(self) -> "Choice":
         """The same numbers, and nothing to learn."""
         return Choice(*({name: r.detach().clone() for name, r in side.items()} for side in self))
@@ -111,11 +119,15 @@ class Adversary:
         return max(self.path(importance, loss, generator), key=lambda step: step[1])[0]
 
     def path(
-        self, importance: Importance, loss: Callable[[Masks], Float[Tensor, ""]], generator: torch.Generator | None
+        self,
+        importance: Importance,
+        loss: Callable[[Masks], Float[Tensor, ""]],
+        generator: torch.Generator | None,
+        begin: Choice | None = None,
     ) -> Iterator[tuple[Choice, float]]:
-        """Each choice on the way and its loss, the drawn beginning first."""
+        """Each choice on the way and its loss; first the one to begin with, drawn where none is given."""
         fixed = {name: g.detach() for name, g in importance.items()}
-        now = self._begin(fixed, generator)
+        now = self._begin(fixed, generator) if begin is None else begin.still()
         leaves = [r.requires_grad_(True) for side in now for r in side.values()]
         for step in range(self.steps + 1):
             with torch.enable_grad():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -86,7 +86,7 @@ class FromGradients(Begin):
         self, met: Met, weight: Float[Tensor, "*seeds out in"], parts: int, generator: torch.Generator
     ) -> Factors:
         x, slope = normalize(met.x, dim=-1), normalize(met.slope, dim=-1)
-        chosen, found = commonest(x, slope, parts, self.near)
+        chosen, found = commonest(likeness(x, slope) > self.near, parts)
         lead = weight.shape[:-2]
         spare = [directions((*lead, parts, w), generator) for w in (x.shape[-1], slope.shape[-1])]
         read = torch.where(found[..., None], pick(x, chosen), spare[0])
@@ -117,11 +117,15 @@ class Common(NamedTuple):
     found: Tensor
 
 
-def commonest(
-    x: Float[Tensor, "*seeds rows in"], slope: Float[Tensor, "*seeds rows out"], parts: int, near: float
-) -> Common:
-    """The rows whose gradients have the most others near them; those near a chosen one are not chosen."""
-    alike = (x @ x.mT) * (slope @ slope.mT) > near
+def likeness(
+    x: Float[Tensor, "*seeds rows in"], slope: Float[Tensor, "*seeds rows out"]
+) -> Float[Tensor, "*seeds rows rows"]:
+    """The cosine of two rows' gradients in a weight, both factors of length 1 or, of a silent row, 0."""
+    return (x @ x.mT) * (slope @ slope.mT)
+
+
+def commonest(alike: Bool[Tensor, "*seeds rows rows"], parts: int) -> Common:
+    """The rows that have the most others like them; those like a chosen one are not chosen."""
     waiting = alike.diagonal(dim1=-2, dim2=-1).clone()  # silent rows are not even like themselves
     rows, found = list[Tensor](), list[Tensor]()
     for _ in range(parts):
@@ -129,7 +133,8 @@ def commonest(
         best = votes.argmax(-1)
         rows.append(best)
         found.append(votes.gather(-1, best[..., None])[..., 0] > 0)
-        waiting = waiting & ~alike.gather(-2, best[..., None, None].expand(*best.shape, 1, x.shape[-2]))[..., 0, :]
+        same = alike.gather(-2, best[..., None, None].expand(*best.shape, 1, alike.shape[-1]))[..., 0, :]
+        waiting = waiting & ~same
     return Common(torch.stack(rows, -1), torch.stack(found, -1))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from microtome.core.errors import NoSuchComponent, Refusal
 from microtome.core.site import Site
-from microtome.parameters.addresses import Address, find, put_back, seeds_of, turned_as
+from microtome.parameters.addresses import CONVOLUTIONS, Address, find, put_back, seeds_of, turned_as
 from microtome.parameters.decomposed import Decomposed, Factors
 from microtome.parameters.gates import Gate
 from microtome.parameters.source import Source
@@ -69,7 +69,10 @@ class Decomposition:
         return self.parts.addresses
 
     def at(self, name: str | Address, reads: Site | None = None, writes: Site | None = None) -> WeightParts:
-        """The parts of one weight as a dictionary. Its sites are what the layer is given and returns, unless named."""
+        """The parts of one weight as a dictionary. Its sites are what the layer is given and returns, unless named.
+
+        Raises Refusal where what the parts read is no vector at a site: patches of a convolution, ids of an embedding.
+        """
         names = self.parts.names
         if str(name) not in names:
             raise NoSuchComponent(f"no weight {str(name)!r} was decomposed; there are: {', '.join(names)}")
@@ -78,6 +81,12 @@ class Decomposition:
         if address.bias is not None or address.reads or address.writes:
             raise Refusal(f"{address} is not a whole weight by itself; use the decomposition's own masks")
         into, out = address.sites
+        owner = self.parts.module.get_submodule(address.path)
+        if isinstance(owner, (nn.Embedding, *CONVOLUTIONS)):
+            raise Refusal(
+                f"{address} belongs to {type(owner).__name__}, whose parts read {reads_of(owner)} and no vector at a "
+                "site; mask them by `parts.run`, or edit the weight by `weights`"
+            )
         gate = self.parts.gates[place] if self.parts.gates else None
         return WeightParts(
             reads or into, writes or out, factors.read, factors.write, self.parts.rests()[place],
@@ -97,6 +106,10 @@ class Decomposition:
         if unknown:
             raise Refusal(f"no weight {min(unknown)!r} was decomposed; there are: {', '.join(self.parts.names)}")
         return edited(self.parts, masks, rest)
+
+
+def reads_of(owner: nn.Module) -> str:
+    return "ids" if isinstance(owner, nn.Embedding) else "patches"
 
 
 def edited(parts: Decomposed, masks: dict[str, Tensor], rest: bool) -> dict[str, Tensor]:

@@ -90,9 +90,12 @@ class Decomposed(nn.Module):
 
     def unfaithful(self) -> Float[Tensor, "*seeds"]:
         """The mean square of what the parts leave over, over all numbers of all weights."""
-        rests = self.rests()
-        count = sum(r.shape[-1] * r.shape[-2] for r in rests)
-        return torch.stack([r.pow(2).sum((-2, -1)) for r in rests]).sum(0) / count
+        return torch.stack([r.pow(2).sum((-2, -1)) for r in self.rests()]).sum(0) / self.numbers
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers the decomposed weights of one network hold."""
+        return sum(w.shape[-2] * w.shape[-1] for w in self.weights())
 
     # ------------------------------------------------------------ forward passes
 

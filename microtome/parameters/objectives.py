@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from microtome.core.errors import Refusal
-from microtome.interventions.masks import Adversary, Masks, constant, stochastic
+from microtome.interventions.masks import Adversary, Choice, Masks, constant, stochastic
 from microtome.parameters.decomposed import Given, Look
 from microtome.parameters.gates import cost_of
 
@@ -134,6 +134,7 @@ class Sum(nn.Module):
     ):
         super().__init__()
         self.terms, self.distance, self.generator = terms, distance, generator
+        self.remembering = nn.ModuleList([term for _, term in terms if isinstance(term, nn.Module)])
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
 
     def __add__(self, other: "Term | Sum") -> "Sum":
@@ -243,6 +244,32 @@ class Adversarial(Term):
         importance = now.look.importance
         worst = self.adversary.worst(importance, lambda masks: now.missed(masks).sum(), now.generator)
         return now.missed(worst.masks(importance))
+
+
+class Persistent(Term, nn.Module):
+    """The same under an adversary that goes on from where it was a step before, for one place in all rows (VPD).
+
+    It keeps its place as state, so give each fit one of its own. On rows of another shape it begins anew.
+    """
+
+    def __init__(self, adversary: Adversary | None = None):
+        """By default two steps of .01 upward for each step of learning."""
+        nn.Module.__init__(self)
+        self.adversary = adversary or Adversary(steps=2, size=0.01)
+        self.place: Choice | None = None
+
+    def __call__(self, now: Moment) -> Float[Tensor, "*seeds"]:
+        importance = now.look.importance
+        begin = self.place if self.place is not None and self.place.fits(importance) else None
+        path = self.adversary.path(importance, lambda masks: now.missed(masks).sum(), now.generator, begin)
+        *_, (self.place, _) = path
+        return now.missed(self.place.masks(importance))
+
+    def get_extra_state(self) -> dict[str, dict[str, Tensor]]:
+        return {} if self.place is None else self.place._asdict()
+
+    def set_extra_state(self, state: dict[str, dict[str, Tensor]]) -> None:
+        self.place = Choice(**state) if state else None
 
 
 class Power(ABC):

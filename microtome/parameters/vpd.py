@@ -1,8 +1,8 @@
 """Parts that hold under an adversary's masks too, and are not shared by rare mechanisms: the objective of VPD.
 
 Goodfire 2026, Interpreting Language Model Parameters: half adversarial, half stochastic on subsets of the weights, with
-powers that fall and a cost of being often important. Here the adversary begins anew at every step and takes one, shared
-by all rows; the paper's keeps its place between steps.
+powers that fall and a cost of being often important. The adversary keeps its place between steps. Here one place serves
+all rows and moves by signs; the paper's has one for each row, and moves by Adam.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 
 from microtome.interventions.masks import Adversary
-from microtome.parameters.objectives import Adversarial, Faithful, Lp, Minimal, Subset, Sum
+from microtome.parameters.objectives import Faithful, Lp, Minimal, Persistent, Subset, Sum
 from microtome.parameters.spd import SPD
 
 
@@ -21,10 +21,10 @@ class VPD(SPD):
     frequency: float = 0.5
     first: float = 2.0
     last: float = 0.4
-    adversary: Adversary = field(default_factory=lambda: Adversary(steps=1, size=1.0))
+    adversary: Adversary = field(default_factory=lambda: Adversary(steps=2, size=0.01))
 
     def objective(self, generator: torch.Generator) -> Sum:
         power = Lp(self.first, self.last, self.steps)
-        enough = 0.5 * Subset() + 0.5 * Adversarial(self.adversary)
+        enough = 0.5 * Subset() + 0.5 * Persistent(self.adversary)
         terms = Faithful() + enough + self.minimal * Minimal(power, self.frequency)
         return terms.of(self.distance, generator)

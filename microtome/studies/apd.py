@@ -35,16 +35,14 @@ class Experiment:
     shrunk: float
 
 
-NARROW = APD(parts=5, k=0.211, minimal=1.0, simple=0.7, power=1.0, lr=3e-2, steps=5000, rows=512)
 WIDE = APD(
-    parts=50, rank=1, k=2.0, minimal=10.0, simple=20.0, power=0.9, lr=1e-3, steps=20_000, rows=512, cosine=True,
-    of_parts=False,
+    parts=50, rank=1, k=2.0, minimal=10.0, simple=15.0, power=0.9, lr=1e-3, steps=4000, rows=256, of_parts=False,
 )  # fmt: skip
 FULL = (
-    Experiment(Toys(5, 2, trained=12, kept=3), NARROW, 3, 0.893),
+    Experiment(Toys(5, 2, trained=12, kept=3), APD(), 3, 0.893),
     Experiment(Toys(40, 10, trained=1, kept=1, steps=4000), WIDE, 1, 0.935),
 )
-QUICK = (Experiment(Toys(5, 2, trained=4, kept=1, steps=2000, rows=256), APD(steps=1500, rows=256), 3, 0.893),)
+QUICK = (Experiment(Toys(5, 2, trained=4, kept=1, steps=2000, rows=256), APD(), 1, 0.893),)
 
 
 class Outcome(NamedTuple):
@@ -85,14 +83,13 @@ def carried_out(one: Experiment, setting: Setting, watch: Watch) -> Outcome:
     data, name = Sparse(one.toys.features, DENSITY), f"{one.toys.features} in {one.toys.hidden}"
     with watch.stage(f"take apart {name}", one.method.steps, "steps") as advance:
         apart = decompose_each(
-            toy, data, ["encoder", "decoder"], method=one.method, seeds=one.seeds, seed=setting.seed, tell=advance
+            toy, data, ["encoder"], method=one.method, seeds=one.seeds, seed=setting.seed, tell=advance
         )
     found = [encoder(d, toy.one(i), one.method.parts) for i, d in enumerate(apart)]
     generator = torch.Generator(setting.device).manual_seed(setting.seed + 1)
     feed = Occupied(data, generator)
     x = feed.batch(1024, (), generator).x[1:]
-    k = min(one.method.k / (1 - feed.empty), one.method.parts)  # as many a row as all rows use that are not empty
-    return Outcome(name, found, *scrubs(apart[0], x, one.method, k, generator))
+    return Outcome(name, found, *scrubs(apart[0], x, one.method, one.method.k_of(feed), generator))
 
 
 def encoder(one: Decomposition, toy: Superposition, parts: int) -> Columns:
@@ -102,8 +99,13 @@ def encoder(one: Decomposition, toy: Superposition, parts: int) -> Columns:
 def scrubs(
     one: Decomposition, x: Float[Tensor, "rows features"], method: APD, k: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Errors with half of the unrelated parts left out, and with the related ones left out as well."""
+    """Errors with half of the unrelated parts left out, and with the related ones left out as well.
+
+    Rows that use no part are left aside: nothing is related to them.
+    """
     used = most_attributed(attributions(one.parts, x, method.parts, method.of_parts), k)
+    some = used.any(-1)
+    x, used = x[some], used[some]
     with torch.no_grad():
         spared = scrubbed(one.parts, x, used, generator)
         return spared, scrubbed(one.parts, x, used, generator, against=True)

@@ -100,7 +100,7 @@ class Spd(Study):
 
     def run(self, setting: Setting, watch: Watch) -> Report:
         size = self.quick if setting.quick else self.full
-        toys = networks(size.narrow, setting, watch)
+        toys = networks(size.narrow, setting, watch).untied()
         plain = [found(d) for d in taken_apart(toys, size.method, size.seeds, setting, watch, "5 in 2")]
         identity = toys.with_between(torch.eye(size.narrow.hidden, device=setting.device))
         joined = taken_apart(identity, size.with_identity, size.seeds, setting, watch, "with an identity")
@@ -137,7 +137,7 @@ def networks(toys: Toys, setting: Setting, watch: Watch) -> Superposition:
         missed = (toy(x.expand(toys.trained, -1, -1)) - x).pow(2).mean((1, 2))
     best = missed.argsort()[: toys.kept]
     watch.say(f"kept losses {', '.join(f'{v:.4f}' for v in missed[best].tolist())}")
-    return toy.some(lambda weight: weight[best], toys.kept).untied()
+    return toy.some(lambda weight: weight[best], toys.kept)
 
 
 def taken_apart(
@@ -164,7 +164,7 @@ def wider(size: Size, setting: Setting, watch: Watch) -> Iterator[tuple[str, Fou
     """More features, alone and with an identity."""
     if size.wide is None:
         return
-    toy = networks(size.wide, setting, watch)
+    toy = networks(size.wide, setting, watch).untied()
     name = f"{size.wide.features} in {size.wide.hidden}"
     yield name, found(taken_apart(toy, size.wide_method, 1, setting, watch, name)[0])
     joined = toy.with_between(torch.eye(size.wide.hidden, device=setting.device))

@@ -80,6 +80,16 @@ def test_parts_of_a_layer_ablate_and_splice_like_any_component() -> None:
     assert compare(parts, parts).pairs[:, 0].equal(compare(parts, parts).pairs[:, 1])
 
 
+@pytest.mark.parametrize(("module", "word"), [(nn.Embedding(5, 3), "ids"), (nn.Conv2d(2, 3, 3), "patches")])
+def test_what_reads_no_vector_is_no_dictionary_and_its_weight_is_edited_all_the_same(module, word: str) -> None:
+    x = torch.arange(5) if word == "ids" else torch.rand(4, 2, 5, 5)
+    found = decompose(module, Given(x), "weight", method=SVD(), seeds=1)
+    with pytest.raises(Refusal, match=f"read {word}"):
+        found.at("weight")
+    half = torch.func.functional_call(module, found.weights({"weight": torch.full((3,), 0.5)}), (x,))
+    torch.testing.assert_close(half, torch.func.functional_call(module, {"weight": module.weight / 2}, (x,)))
+
+
 def test_parts_are_the_same_parts_with_both_signs_turned() -> None:
     found = decompose(layers(), Given(torch.rand(64, 4)), "0", method=SVD(), seeds=1).at("0.weight")
     other = decompose(layers(), Given(torch.rand(64, 4)), "0", method=SVD(), seeds=1).at("0.weight")

@@ -15,6 +15,7 @@ from microtome.parameters.objectives import (
     Layerwise,
     Lp,
     Minimal,
+    Persistent,
     SmoothL0,
     Stochastic,
     Subset,
@@ -51,6 +52,23 @@ def test_an_adversary_misses_at_least_what_chance_does(learned: Decomposed, gene
     x = torch.rand(2, 50, 4)
     both = (Stochastic() + 1.0 * Adversarial(Adversary(10, 0.2))).of(squared, generator).by_seed(learned, x)
     assert (both["adversarial"] > both["stochastic"]).all() and (both["stochastic"] > 0).all()
+
+
+def test_an_adversary_that_keeps_its_place_gets_there_in_small_steps(
+    learned: Decomposed, generator: torch.Generator
+) -> None:
+    for gate in learned.gates:
+        gate.offset.data.fill_(-9.0)
+    x = torch.rand(2, 20, 4)
+    objective = (1.0 * Persistent(Adversary(1, 0.1))).of(squared, generator)
+    first = objective.by_seed(learned, x)["persistent"]
+    for _ in range(20):
+        last = objective.by_seed(learned, x)["persistent"]
+    assert last.sum() > first.sum()
+    other = (1.0 * Persistent(Adversary(1, 0.1))).of(squared, generator)
+    other.load_state_dict(objective.state_dict())
+    torch.testing.assert_close(other.by_seed(learned, x), objective.by_seed(learned, x))
+    assert other.by_seed(learned, x[:, :3])["persistent"].isfinite().all()  # fewer rows, the same place
 
 
 def test_weighted_rows_are_rows_that_come_so_often(learned: Decomposed) -> None:
