@@ -4,6 +4,8 @@ The vectors are of length 1: directions of components, or what units did on the 
 correlation).
 """
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from typing import NamedTuple
 
 import torch

@@ -117,10 +117,16 @@ def reached(setting: Setting) -> HookedModel:
         ) from None
 
 
+def named(head: str, place: str) -> Kept:
+    """Layer and head as papers write them: 9.6."""
+    layer, number = head.split(".")
+    return Kept(int(layer), int(number), place)
+
+
 def of_gpt2(model: HookedModel, size: Size, generator: torch.Generator) -> Report:
     """The 26 heads, judged."""
     pairs = aligned_pairs("ioi", size.pairs, model.encode, generator)
-    circuit = [Kept(*map(int, head.split(".")), place) for place, heads in GPT2_HEADS.items() for head in heads.split()]
+    circuit = [named(head, place) for place, heads in GPT2_HEADS.items() for head in heads.split()]
     found = Judged.of(model, pairs, circuit, size, generator)
     demo = tokenized(demo_prompts(), model.encode)
     difference = float(demo.logit_difference()(model.run(demo.clean)).mean())
@@ -265,7 +271,7 @@ def shuffled(circuit: list[Kept], layers: int, heads: int, generator: torch.Gene
     """As many heads at the same places, drawn at random."""
     places = [k.place for k in circuit]
     order = torch.randint(layers * heads, (len(circuit),), generator=generator).tolist()
-    return [Kept(*divmod(i, heads), place) for i, place in zip(order, places, strict=True)]
+    return [Kept(i // heads, i % heads, place) for i, place in zip(order, places, strict=True)]
 
 
 @torch.no_grad()
@@ -353,7 +359,7 @@ def circuit_table(circuit: list[Kept], pairs: Pairs) -> Table:
 
 def edge_chart(edges: Curve, chance: Curve) -> Chart:
     series = [
-        Series(name, [s for s in c.shares], c.faithfulness.clamp(min=0.01).tolist(), colour, style)
-        for name, c, colour, style in (("by EAP-IG", edges, 0, "line"), ("at random", chance, 1, "dashed"))
+        Series("by EAP-IG", edges.shares, edges.faithfulness.clamp(min=0.01).tolist()),
+        Series("at random", chance.shares, chance.faithfulness.clamp(min=0.01).tolist(), 1, "dashed"),
     ]
     return Chart("Faithfulness of the best edges", "share of edges", "share of the logit difference", series)
