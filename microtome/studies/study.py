@@ -29,6 +29,7 @@ STUDIES = {  # each module holds its study as STUDY
     "grokking": "microtome.studies.grokking",
     "induction": "microtome.studies.induction",
     "ioi": "microtome.studies.ioi",
+    "monosemanticity": "microtome.studies.monosemanticity",
     "planted": "microtome.studies.planted",
     "pronoun": "microtome.studies.pronoun",
     "scaling": "microtome.studies.scaling",
