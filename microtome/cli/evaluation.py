@@ -23,12 +23,13 @@ from microtome.data.text import Part
 from microtome.data.windows import Text
 from microtome.dictionaries.formats.registry import find
 from microtome.evals.card import OWN, Examination
+from microtome.evals.faithfulness import WINDOWS
+from microtome.evals.probing import KS
 from microtome.evals.truth import FACTS
 from microtome.models.hooked import HookedModel
 from microtome.store.records import Card, CardRow, Fact, Run
 
 SAMPLE = 256  # training windows from which units and baselines are estimated
-STAGES = ("read", "survey", "fidelity", "splice", "probe", "done")
 
 
 class Settings(BaseModel):
@@ -64,7 +65,7 @@ class Evaluation:
         """Every stage, in order; the last card is returned."""
         self._read()
         self._survey()
-        for stage in (self._fidelity, self._splice, self._probe):
+        for stage in (self._fidelity, self._splice, self._probe, self._absorption, self._biases):
             stage()
             self.card(stage.__name__.strip("_")).write(self.settings.into)
         card = self.card("done")
@@ -165,7 +166,7 @@ class Evaluation:
     def _splice(self) -> None:
         """Over windows evenly out of the held-out text, so that they come from many documents."""
         windows = spread(len(self.texts[1]), self.settings.spliced)
-        with self.watch.stage("splice", 0, "batches") as advance:
+        with self.watch.stage("splice", len(self.examined.sites) * -(-len(windows) // WINDOWS), "batches") as advance:
             for done, rows in enumerate(self.examined.faithfulness_rows(self.reading.model, windows), 1):
                 self.rows += rows
                 advance(done)
@@ -173,11 +174,18 @@ class Evaluation:
     def _probe(self) -> None:
         if not self.examined.labelled:
             return
-        with self.watch.stage("probe", 0, "scores") as advance:
+        with self.watch.stage("probe", 3 + len(KS), "scores") as advance:
             self.facts = self.examined.facts()
             for done, row in enumerate(self.examined.probing_rows(), 1):
                 self.rows.append(row)
                 advance(done)
+
+    def _absorption(self) -> None:
+        if self.examined.labelled:
+            self.rows += self.examined.absorption_rows()
+
+    def _biases(self) -> None:
+        self.rows += self.examined.bias_rows()
 
     # ------------------------------------------------------------ what is written
 

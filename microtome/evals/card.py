@@ -20,9 +20,12 @@ from microtome.core.component import Dictionary
 from microtome.core.edit import written_site
 from microtome.core.errors import Refusal
 from microtome.core.model import Model
+from microtome.core.site import Site
 from microtome.data.labels import LABELS
 from microtome.data.windows import Text
 from microtome.evals import faithfulness, fidelity
+from microtome.evals.absorption import FOUND, absorbed, main_components
+from microtome.evals.biases import all_examples, bias_of, mean_purity, top_examples
 from microtome.evals.faithfulness import Faithfulness
 from microtome.evals.fidelity import Fidelity
 from microtome.evals.firings import Firings
@@ -111,6 +114,11 @@ class Examination:
         return torch.from_numpy(self.texts[1].document).long()
 
     @property
+    def sites(self) -> list[Site]:
+        """Where somebody writes."""
+        return list(dict.fromkeys(written_site(a.dictionary) for a in self.asked.values()))
+
+    @property
     def documents(self) -> int:
         return len(self.texts[1].documents)
 
@@ -163,7 +171,7 @@ class Examination:
         Yields nothing until the last dictionary is measured, but for empty lists as it goes.
         """
         found: dict[str, Tensor] = {}
-        for site in dict.fromkeys(written_site(a.dictionary) for a in self.asked.values()):
+        for site in self.sites:
             here = [n for n, a in self.asked.items() if written_site(a.dictionary) == site]
             mean = fidelity.mean_of(self.sums[here[0]])
             measuring = Faithfulness([self.asked[n].dictionary for n in here], mean)
@@ -233,6 +241,87 @@ class Examination:
             return None
         return self.scored(sparse_probing((asked.training, training), (asked.held_out, held_out), k), mean_f1)
 
+    # ------------------------------------------------------------ absorption
+
+    def absorption_rows(self) -> list[CardRow]:
+        """Absorbed tokens and split labels, over labels that the linear probe tells with a held-out F1 of .6."""
+        labels = self._well_told()
+        if not labels:
+            return []
+        main = {n: main_components(a.training, self.training) for n, a in self.asked.items() if in_place(a.dictionary)}
+
+        def rate(name: str, asked: Asked) -> Interval | None:
+            if name not in main:
+                return None
+            sums = sum(self._absorbed(asked, label, main[name][label]) for label in labels)
+            return self.scored(sums, lambda s: s[..., 0] / s[..., 1])
+
+        def parts(name: str, _: Asked) -> Interval | None:
+            return Interval(sum(len(main[name][i]) for i in labels) / len(labels)) if name in main else None
+
+        about = f"over the {len(labels)} labels that the linear probe tells with F1 .6:"
+        return [
+            self.row("absorption", "absorbed", "low", f"{about} share of tokens where another component took it over",
+                     rate),
+            self.row("absorption", "components a label", "one", f"{about} components each is split into", parts),
+        ]  # fmt: skip
+
+    def _well_told(self) -> list[int]:
+        assert self.says is not None and self.held_out is not None
+        found = f1(self.says.judged(self.held_out).sum(0).unflatten(-1, (-1, 3)))
+        return (found >= FOUND).nonzero()[:, 0].tolist()
+
+    def _absorbed(self, asked: Asked, label: int, main: list[int]) -> Tensor:
+        assert self.says is not None and self.held_out is not None
+        above, direction = self.says.above[:, label], self.probe.weight[:, label]
+        return absorbed(asked.held_out, self.held_out, label, main, above, direction)
+
+    # ------------------------------------------------------------ biases
+
+    def bias_rows(self) -> Iterator[CardRow]:
+        """Shrinkage and what undoes it, what the bias carries, and what top examples promise."""
+        yield self.row("biases", "size of reconstructions", "one", "|x̂|² / x·x̂ about the means; below 1 is shrinkage",
+                       lambda name, _: self.scored(self.sums[name], fidelity.size))  # fmt: skip
+        yield self.row("biases", "explained variance, size mended", "high",
+                       "explained variance once x̂ is multiplied by the one number that serves best",
+                       lambda name, _: self.scored(self.sums[name], fidelity.explained_once_sized))  # fmt: skip
+        yield self.row("biases", "share of |x|² in the bias", "none",
+                       "1 - sum |x - b|² / sum |x|², where b is written when all is silent", self._in_bias)  # fmt: skip
+        yield self.row("biases", "share of |x|² in the mean", "none",
+                       "1 - sum |x - mean|² / sum |x|²: no bias has more",
+                       lambda name, _: self.scored(self.sums[name], fidelity.mean_explains))  # fmt: skip
+        if self.labelled:
+            yield from self._selection()
+
+    def _in_bias(self, name: str, asked: Asked) -> Interval:
+        return self.scored(self.sums[name], fidelity.constant_explains(bias_of(asked.dictionary)))
+
+    def _selection(self) -> Iterator[CardRow]:
+        assert self.training is not None and self.held_out is not None
+        held_out = self.held_out
+        shown = {name: top_examples(a.training, self.training) for name, a in self.asked.items()}
+
+        def promised(name: str, _: Asked) -> Interval:
+            return Interval(float(shown[name].purity.mean()))
+
+        def kept(name: str, asked: Asked) -> Interval:
+            return self.scored(all_examples(shown[name], asked.held_out, held_out), mean_purity)
+
+        yield self.row(
+            "biases",
+            "purity of top examples",
+            "none",
+            "share of a component's 20 strongest training examples with their commonest label",
+            promised,
+        )
+        yield self.row(
+            "biases",
+            "purity of all examples",
+            "high",
+            "share with that label of all held-out tokens on which the component fires",
+            kept,
+        )
+
 
 TOLD = 0.8
 FAITHFUL: tuple[tuple[str, Best, str, Score], ...] = (
@@ -257,6 +346,11 @@ def refuse_several_sites(dictionary: Dictionary) -> None:
         raise Refusal(
             f"{type(dictionary).__name__} reads at {len(dictionary.reads)} sites; a card is of one that reads one"
         )
+
+
+def in_place(dictionary: Dictionary) -> bool:
+    """Whether a dictionary writes where it reads, so that what it writes is part of what a probe sees."""
+    return dictionary.reads == dictionary.writes
 
 
 def as_scored(interval: Interval) -> Scored:

@@ -21,6 +21,7 @@ from microtome.evals.interval import Score, by_document
 
 TOKENS, LOSS, DIVERGENCE, RIGHT, AGREE = range(5)
 CLEAN, ABLATED, SPLICED = range(3)
+WINDOWS = 8  # run at once
 
 
 class Faithfulness:
@@ -40,7 +41,7 @@ class Faithfulness:
 
     @torch.no_grad()
     def measuring(
-        self, model: Model, tokens: Int[Tensor, "windows context"], *, batch: int = 8
+        self, model: Model, tokens: Int[Tensor, "windows context"], *, batch: int = WINDOWS
     ) -> Iterator[Float[Tensor, "batch ways sums"]]:
         """The sums of one batch of windows after another."""
         for ids in tokens.split(batch):

@@ -15,7 +15,11 @@ from tests.evals.test_identification import f1_of, surveyed
 from tests.toys import WIDTH
 
 
-def test_a_regression_is_where_its_gradient_vanishes(generator: torch.Generator) -> None:
+@pytest.mark.parametrize("narrow", [0, 64])
+def test_a_regression_is_where_its_gradient_vanishes(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch, narrow: int
+) -> None:
+    monkeypatch.setattr("microtome.evals.logistic.NARROW", narrow)
     x = torch.randn(200, 3, generator=generator, dtype=torch.float64) * torch.tensor([1.0, 10.0, 0.1]).double()
     has = (x @ torch.tensor([1.0, -0.1, 5.0]).double() + torch.randn(200, generator=generator)).unsqueeze(1) > 0
     found = logistic(x, has, decay=0.0, steps=400)
