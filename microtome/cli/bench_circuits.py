@@ -39,7 +39,7 @@ from microtome.core.measure import Measure, logit_diff
 from microtome.dictionaries.activation_functions import TopK
 from microtome.dictionaries.transcoder import Transcoder
 from microtome.models.hooked import HookedModel
-from microtome.models.load import load
+from microtome.models.random import random_gpt2
 
 SWEEP, EDGES, PATHS, GRAPH = "head x position sweep", "EAP, GPT-2 XL shape", "EAP-IG", "attribution graph"
 TURNS = 5  # times that what a row is held against is taken, half before and half after
@@ -107,16 +107,8 @@ def time_circuits(shapes: dict[str, Shape] | None = None) -> list[CircuitTiming]
 
 def model_of(shape: Shape) -> HookedModel:
     """A random GPT-2 of this shape."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
     shape.refuse_nonsense()
-    torch.manual_seed(0)
-    config = GPT2Config(
-        n_layer=shape.layers, n_head=shape.heads, n_embd=shape.d, n_inner=shape.inner, vocab_size=shape.vocab,
-        n_positions=max(64, shape.tokens), bos_token_id=0, eos_token_id=0,
-    )  # fmt: skip
-    module: Any = GPT2LMHeadModel(config)
-    return load(module.eval().requires_grad_(False))
+    return random_gpt2(shape.layers, shape.heads, shape.d, shape.inner, shape.vocab, max(64, shape.tokens))
 
 
 def prompts(shape: Shape, seed: int, rows: int) -> Tokens:

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,7 +25,7 @@ from microtome.dynamics.series import Curves, checkpoints, watched
 from microtome.notebook.page import Sentence, Table
 from microtome.store.checkpoint import load_state, save_state
 from microtome.store.records import Claim, Stretch
-from microtome.store.whole import whole
+from microtome.store.tensors import read_tensors, write_tensors
 from microtome.studies.chart import Chart, Series
 from microtome.studies.study import Report, Setting, Study, Watch, at_least, at_most
 from microtome.toys.modular import ModularAddition
@@ -114,8 +113,7 @@ class Training:
         self.optimiser.step()
 
     def _save(self) -> None:
-        with whole(self.folder / f"{self.step:06d}.safetensors") as path:
-            save_file({n: w.detach() for n, w in self.model.named_parameters()}, path)
+        write_tensors(self.folder / f"{self.step:06d}.safetensors", dict(self.model.named_parameters()))
         save_state(
             {
                 "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(), "step": self.step,
@@ -201,7 +199,7 @@ def followed(size: Size, seed: int, folder: Path, frequencies: list[int]) -> Cur
     model, seen = network(size, seed), trained_on(size, seed)
 
     def load(path: Path) -> ModularAddition:
-        model.load_state_dict(load_file(path))
+        model.load_state_dict(read_tensors(path))
         return model
 
     named = "-".join(map(str, frequencies))
