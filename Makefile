@@ -63,7 +63,7 @@ check-style: .venv/tested
 
 test: check-style chromium
 	@echo "Tests."
-	@$(BIN)/python -m pytest -q -m "not slow"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" -n auto --maxprocesses 8 --dist loadfile
 
 test-slow: .venv/tested chromium
 	@$(BIN)/python -m pytest -q -m slow --timeout 3600

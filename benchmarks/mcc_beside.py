@@ -24,8 +24,8 @@ import torch
 
 ROWS, JUDGED, PATIENCE = 512, 20_000, 50  # rows in a batch, rows judged on, steps after which a silent latent is dead
 TRUTH = 1234  # another seed than dictionaries begin with: both are normal directions, and one seed draws the same
-RATES = (1e-3, 3e-3)
-WEIGHTS = {"standard": (0.05, 0.2, 0.5), "jumprelu": (0.05, 0.2, 0.5)}  # of SAELens' penalties; it has no target
+RATES = (3e-3, 1e-2)
+WEIGHTS = {"standard": (0.2, 0.5, 1.0), "jumprelu": (0.05, 0.2, 0.5)}  # of SAELens' penalties; it has no target
 
 
 # ---------------------------------------------------------------- SAELens, where it is
@@ -82,7 +82,7 @@ def microtome(batches: torch.Tensor, judged: torch.Tensor, n: int, k: int) -> di
     from microtome.dictionaries.objectives import AuxK, Reconstruction
 
     site, first, steps = Site("synthetic"), batches[:20].flatten(0, 1), len(batches)
-    revived = AuxK(n, dead_after=PATIENCE * ROWS)
+    revived = AuxK(n, dead_after=PATIENCE * ROWS, k_aux=k)  # half of d is meant for far more dimensions than 64
     makers = {
         "TopK without AuxK": lambda g: (recipes.topk(site, first, n, k, g).dictionary, Reconstruction()),
         "TopK": lambda g: (recipes.topk(site, first, n, k, g).dictionary, Reconstruction() + revived),

@@ -102,7 +102,7 @@ def show(card: Card, folder: Path) -> None:
 
 def scores(card: Card) -> Table:
     table = Table(title=f"{escape(card.dictionary)}: {card.width} components at {card.site}", title_justify="left")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     table.add_column("this dictionary", justify="right")
     for name in card.baselines:
         table.add_column(name, justify="right")
@@ -115,7 +115,7 @@ def scores(card: Card) -> Table:
 def facts(card: Card) -> Table:
     table = Table(title="F1 on held-out documents of the best single component", title_justify="left")
     for name in ("label", "tokens", "component", "this dictionary", *card.baselines, "chance", "linear probe"):
-        table.add_column(name, justify="left" if name == "label" else "right")
+        table.add_column(name, justify="left" if name == "label" else "right", no_wrap=name == "label")
     for fact in card.facts:
         beside = (cell(fact.scores.get(name)) for name in card.baselines)
         table.add_row(

@@ -35,8 +35,11 @@ class Said:
 class Explains(Protocol):
     """`name` is the method's, under which explanations are noted; `picker` finds intruders, None where it cannot."""
 
-    name: str
-    picker: Picker | None
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def picker(self) -> Picker | None: ...
 
     def explain(self, component: int, column: Column) -> Said | None:
         """A sentence, or None where the component fires too seldom."""

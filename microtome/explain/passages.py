@@ -127,4 +127,4 @@ def sampled(places: Int[np.ndarray, "n"], most: int, generator: np.random.Genera
 
 def joined(passages: Passages, vocabulary: Sequence[str]) -> list[str]:
     """Each passage as running text."""
-    return ["".join(vocabulary[i] for i in row) for row in passages.tokens.tolist()]
+    return ["".join(vocabulary[int(i)] for i in row) for row in passages.tokens.tolist()]

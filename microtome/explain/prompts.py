@@ -122,8 +122,9 @@ def marks_in(text: str, count: int) -> list[int] | None:
 def choice_in(text: str, count: int) -> int | None:
     """Which of so many, from 0; the answer counts from 1."""
     found = last_json(text, r"\[[^\[\]{}]*\]")
-    fits = isinstance(found, list) and len(found) == 1 and isinstance(found[0], int) and 1 <= found[0] <= count
-    return found[0] - 1 if fits else None
+    if isinstance(found, list) and len(found) == 1 and isinstance(found[0], int) and 1 <= found[0] <= count:
+        return found[0] - 1
+    return None
 
 
 def strengths_in(text: str, count: int) -> list[float] | None:
@@ -156,7 +157,7 @@ def numbered(passages: Passages, marks: Bool[np.ndarray, "passages length"], voc
 def marked(passages: Passages, marks: Bool[np.ndarray, "passages length"], vocabulary: Sequence[str]) -> list[str]:
     """Each passage as JSON text in quotes, so that line breaks show and nothing ends it early."""
     rows = zip(passages.tokens.tolist(), marks.tolist(), strict=True)
-    return [json.dumps("".join(spelt(vocabulary[t], m) for t, m in zip(*row, strict=True)), ensure_ascii=False)
+    return [json.dumps("".join(spelt(vocabulary[int(t)], m) for t, m in zip(*row, strict=True)), ensure_ascii=False)
             for row in rows]  # fmt: skip
 
 

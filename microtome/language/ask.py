@@ -57,7 +57,8 @@ class Answer:
 class Speaker(Protocol):
     """A language model that can be asked. `name` says which: answers are kept under it."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def say(self, prompt: Prompt) -> Answer:
         """Answer. Raises NoAnswer where it cannot."""

@@ -10,7 +10,7 @@ frozen random directions come close is Sanity checks of sparse autoencoders, arX
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ from microtome.store.shards import Activations
 from microtome.store.survey import Witness, surveying
 from microtome.studies.kept import Kept
 from microtome.studies.material import harvested
-from microtome.studies.monosemanticity_page import claims, shown
+from microtome.studies.monosemanticity_page import Cutting, Worded, claims, shown
 from microtome.studies.splitting import Splitting, splitting
 from microtome.studies.study import Report, Setting, Study, Watch
 
@@ -75,32 +75,6 @@ class Size:
 FULL = Size()
 QUICK = Size(tokens=60_000, epochs=3, width=512, narrow=128, k=16, batch=512, held_out=20_000, proposals=20_000,
              components=40)  # fmt: skip
-
-
-class Worded(NamedTuple):
-    """A component with its rule, and how well that foretells it; the last two by another component's rule."""
-
-    component: int
-    text: str
-    density: float
-    accuracy: float
-    simulation: float
-    accuracy_by_chance: float
-    simulation_by_chance: float
-
-
-class Cutting(NamedTuple):
-    """What one dictionary makes of the layer: its figures, and the components that could be explained.
-
-    `tried` counts the components that fire at all among those that were looked at.
-    """
-
-    name: str
-    explained: float
-    l0: float
-    tried: int
-    densities: list[float]
-    words: list[Worded]
 
 
 class Monosemanticity(Study):
@@ -273,7 +247,7 @@ class Material:
 
     def splitting(self) -> Splitting:
         """Of the narrow dictionary's latents in the wide one; those that never fired are left out."""
-        return split_apart(*(self._live(name) for name in ("latents", "narrow")), self._drawn())
+        return split_apart(self._live("latents"), self._live("narrow"), self._drawn())
 
     def _live(self, name: str) -> "Live":
         densities = torch.tensor(self.kept.found[name]["densities"])

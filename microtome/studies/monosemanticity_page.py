@@ -1,7 +1,7 @@
 """What the study of monosemanticity claims of its figures, and how it shows them."""
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -21,8 +21,8 @@ EXAMPLES = 8
 BINS = 24  # of densities, between the rarest and one
 
 
-class Scored(Protocol):
-    """A component that was put into words."""
+class Worded(NamedTuple):
+    """A component with its rule, and how well that foretells it; the last two by another component's rule."""
 
     component: int
     text: str
@@ -33,18 +33,21 @@ class Scored(Protocol):
     simulation_by_chance: float
 
 
-class Cut(Protocol):
-    """A dictionary whose components were put into words."""
+class Cutting(NamedTuple):
+    """What one dictionary makes of the layer: its figures, and the components that could be explained.
+
+    `tried` counts the components that fire at all among those that were looked at.
+    """
 
     name: str
     explained: float
     l0: float
     tried: int
     densities: list[float]
-    words: Sequence[Scored]
+    words: list[Worded]
 
 
-Found = Mapping[str, Cut]
+Found = Mapping[str, Cutting]
 
 
 class Difference(NamedTuple):
@@ -59,12 +62,12 @@ class Difference(NamedTuple):
         return f"{self.mean:+.3f} ({self.low:+.3f} to {self.high:+.3f}, {self.pairs} pairs)"
 
 
-def of(cut: Cut, score: str) -> Float[np.ndarray, "components"]:
+def of(cut: Cutting, score: str) -> Float[np.ndarray, "components"]:
     """One score of every component that was put into words."""
     return np.array([getattr(one, score) for one in cut.words], float)
 
 
-def by_rank(one: Cut, other: Cut, score: str, generator: np.random.Generator) -> Difference:
+def by_rank(one: Cutting, other: Cutting, score: str, generator: np.random.Generator) -> Difference:
     """Pairs are those of one rank by density: the frequent with the frequent. Ranks are spread where one has fewer."""
     ordered = [of(cut, score)[np.argsort(-of(cut, "density"), kind="stable")] for cut in (one, other)]
     count = min(map(len, ordered))
@@ -72,7 +75,9 @@ def by_rank(one: Cut, other: Cut, score: str, generator: np.random.Generator) ->
     return Difference(*middle(first - second, generator), count)
 
 
-def by_density(one: Cut, other: Cut, score: str, generator: np.random.Generator, within: float = 1.5) -> Difference:
+def by_density(
+    one: Cutting, other: Cutting, score: str, generator: np.random.Generator, within: float = 1.5
+) -> Difference:
     """Pairs fire about as often, within a factor; no component is in two. A check: rare components score higher."""
     free, differences = dict(enumerate(of(one, "density"))), []
     for density, value in sorted(zip(of(other, "density"), of(other, score), strict=True)):
@@ -106,7 +111,7 @@ def claims(found: Found, split: Splitting, generator: np.random.Generator) -> tu
 OURS = "the bar this package sets itself"
 
 
-def by_chance(latents: Cut, generator: np.random.Generator) -> float:
+def by_chance(latents: Cutting, generator: np.random.Generator) -> float:
     return middle(of(latents, "simulation_by_chance"), generator)[2]
 
 
@@ -198,7 +203,7 @@ def families(split: Splitting) -> Table:
     return Table(("children of a narrow latent", "narrow latents"), rows, caption, numeric=(1,))
 
 
-def examples(cut: Cut) -> Table:
+def examples(cut: Cutting) -> Table:
     """Components from the best to the worst, evenly."""
     ranked = sorted(cut.words, key=lambda one: -one.accuracy)
     chosen = [ranked[i] for i in np.linspace(0, len(ranked) - 1, min(EXAMPLES, len(ranked))).astype(int)]
