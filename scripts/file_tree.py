@@ -39,6 +39,7 @@ GATHERED = {  # folders told in one line
     "docs/pictures": "Pictures of the pages.",
     "web/public": "The icon, and the licence of the fonts.",
     "microtome/models/specimen": "The built-in model, in Hugging Face's format.",
+    "microtome/toys/trained": "Toys that ship trained; scripts/train_toys.py makes them anew.",
 }
 
 

@@ -14,7 +14,6 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from microtome.cli.explained import Explained, Scores, Spent
 from microtome.cli.progress import clock, short, watcher
 from microtome.core.errors import Refusal
 from microtome.explain.embedding import Embedder, Words
@@ -29,6 +28,7 @@ from microtome.language.in_process import InProcess, refuse_without_tokenizer
 from microtome.language.kept import Kept
 from microtome.store.catalog import Catalog, Column
 from microtome.store.notes import Explanation, Notes
+from microtome.store.records import Explained, Scores, Spent
 
 RULES = "rules"
 EXCHANGES = "exchanges.jsonl"  # every question asked and every answer, beside the catalogue, which may be made anew

@@ -248,12 +248,13 @@ class Examination:
         labels = self._well_told()
         if not labels:
             return []
+        assert self.training is not None
         main = {n: main_components(a.training, self.training) for n, a in self.asked.items() if in_place(a.dictionary)}
 
         def rate(name: str, asked: Asked) -> Interval | None:
             if name not in main:
                 return None
-            sums = sum(self._absorbed(asked, label, main[name][label]) for label in labels)
+            sums = torch.stack([self._absorbed(asked, label, main[name][label]) for label in labels]).sum(0)
             return self.scored(sums, lambda s: s[..., 0] / s[..., 1])
 
         def parts(name: str, _: Asked) -> Interval | None:
