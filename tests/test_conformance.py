@@ -44,6 +44,7 @@ from microtome.dictionaries.one_site import OneSite
 from microtome.dictionaries.sae import SAE
 from microtome.dictionaries.transcoder import Transcoder
 from microtome.models.hooked import HookedModel
+from microtome.parameters.weight_parts import WeightParts
 from microtome.store.harvest import harvest
 from tests import toys
 from tests.toys import NEURONS, WIDTH
@@ -106,6 +107,11 @@ def after_the_nonlinearity() -> Coordinates:
     return Coordinates(Site("mlp_act.0", "batch pos neuron"), NEURONS, Site("mlp_out.0"), two.weight.T, two.bias)
 
 
+def parts_of_a_weight() -> WeightParts:
+    read, write, rest = (torch.randn(*shape) for shape in ((6, WIDTH), (6, WIDTH), (WIDTH, WIDTH)))
+    return WeightParts(Site("mlp_in.0"), Site("mlp_out.0"), read, write, rest, torch.randn(WIDTH))
+
+
 DICTIONARIES: dict[str, Callable[[], Dictionary]] = {
     "Linear": lambda: Linear(RESID, Site("mlp_out.1"), torch.randn(5, WIDTH), torch.randn(5, WIDTH)).requires_grad_(
         False
@@ -137,6 +143,7 @@ DICTIONARIES: dict[str, Callable[[], Dictionary]] = {
     "non-negative": lambda: NonNegative(Site("mlp_act.0", "batch pos neuron"), torch.rand(5, NEURONS)),
     "Strongest": lambda: Strongest(neurons(), 3),
     "Strongest of an SAE": lambda: Strongest(sae(TopK(4)), 2),
+    "parts of a weight": parts_of_a_weight,
     "random": lambda: random_dictionary(RESID, activations(), 30, 4, torch.Generator().manual_seed(0)),
     "principal components": lambda: principal_components(RESID, activations(), 3),
 }

@@ -1,5 +1,7 @@
 """What stands beside a dictionary in a table: chance, a frozen encoder, principal components, the own basis."""
 
+from collections.abc import Callable, Iterable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -21,17 +23,23 @@ FEW = 20_000  # rows that the decoder of a frozen encoder is fitted to
 
 
 def baselines(
-    model: HookedModel, site: Site, sample: Float[Tensor, "rows d"], width: int, k: int, seed: int
+    model: HookedModel,
+    site: Site,
+    sample: Float[Tensor, "rows d"],
+    width: int,
+    k: int,
+    seed: int,
+    names: Iterable[str] = tuple(ABOUT),
 ) -> dict[str, Dictionary]:
-    """By name, in the order of `ABOUT`: all of the same sparsity, for a dictionary that reads at this site."""
+    """By name, in the order given: all of the same sparsity, for a dictionary that reads at this site."""
     sample, generators = sample.cpu(), [torch.Generator().manual_seed(seed + i) for i in (1, 2)]
-    made = {
-        "random": random_dictionary(site, sample, width, k, generators[0]),
-        "frozen": frozen_encoder(site, sample[:: -(-len(sample) // FEW)], width, k, generators[1]),
-        "pca": principal_components(site, sample, min(k, sample.shape[1])),
-        "neurons": Strongest(own_basis(model, site, sample.shape[1]), k),
+    makers: dict[str, Callable[[], Dictionary]] = {
+        "random": lambda: random_dictionary(site, sample, width, k, generators[0]),
+        "frozen": lambda: frozen_encoder(site, sample[:: -(-len(sample) // FEW)], width, k, generators[1]),
+        "pca": lambda: principal_components(site, sample, min(k, sample.shape[1])),
+        "neurons": lambda: Strongest(own_basis(model, site, sample.shape[1]), k),
     }
-    return {name: dictionary.to(model.device) for name, dictionary in made.items()}
+    return {name: makers[name]().to(model.device) for name in names}
 
 
 def own_basis(model: HookedModel, site: Site, width: int) -> Dictionary:

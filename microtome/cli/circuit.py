@@ -1,6 +1,7 @@
 """`microtome circuit`: which heads and MLPs, or edges between them, do a task, and how far they alone suffice."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -98,7 +99,8 @@ def circuit(
         Also write the figures to this file.
     """
     began, watch = time.perf_counter(), watcher()
-    refuse_counts(train, held_out, samples, mib is not None and not edges, circuit is not None and not edges)
+    refuse_counts({"train": train, "held-out": held_out, "count": 1 if count is None else count}, samples)
+    refuse_nodes(mib is not None and not edges, circuit is not None and not edges)
     loaded = load(model, device=device)
     found_on, judged_on = split(pairs_of(loaded, task, pairs, train + held_out, seed), train, held_out)
     field, other = (Field(loaded, some, edges, rows) for some in (found_on, judged_on))
@@ -127,10 +129,15 @@ def circuit(
 # ---------------------------------------------------------------- pairs
 
 
-def refuse_counts(train: int, held_out: int, samples: int, mib_of_nodes: bool, from_nodes: bool) -> None:
-    for name, value, least in (("train", train, 1), ("held-out", held_out, 1), ("samples", samples, 2)):
-        if value < least:
-            raise Refusal(f"--{name} is {value}; give at least {least}")
+def refuse_counts(counts: Mapping[str, int], samples: int) -> None:
+    for name, value in counts.items():
+        if value < 1:
+            raise Refusal(f"--{name} is {value}; give at least 1")
+    if samples < 2:
+        raise Refusal(f"--samples is {samples}; give at least 2")
+
+
+def refuse_nodes(mib_of_nodes: bool, from_nodes: bool) -> None:
     if mib_of_nodes or from_nodes:
         raise Refusal("the benchmark's files hold edges; leave --nodes away")
 

@@ -13,24 +13,23 @@ from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import cast
+from typing import cast, get_args
 
 import numpy as np
 import torch
 
+from microtome.cli.baselines import baselines
 from microtome.cli.progress import Watcher
 from microtome.cli.reading import Reading
 from microtome.cli.settings import Settings
 from microtome.core.component import Dictionary
 from microtome.core.errors import Refusal
 from microtome.core.fit import Step, fit
-from microtome.core.linear import Coordinates
 from microtome.core.schedule import Linear, WarmUp
 from microtome.core.site import Site
 from microtome.data.labels import LABELS
 from microtome.data.windows import Text, gather
 from microtome.dictionaries.activation_functions import TopK
-from microtome.dictionaries.baselines import Strongest, principal_components, random_dictionary
 from microtome.dictionaries.files import load_dictionary, save_dictionary
 from microtome.dictionaries.formats.format import SiteUnknown
 from microtome.dictionaries.formats.registry import find
@@ -42,7 +41,6 @@ from microtome.evals.reconstruction import Variance, recovered
 from microtome.explain.catalog import Cataloguer
 from microtome.explain.rules import explain_rules
 from microtome.models.lens import direct_logits
-from microtome.models.neurons import neurons
 from microtome.store.catalog import Catalog
 from microtome.store.checkpoint import load_state, save_state
 from microtome.store.harvest import harvesting
@@ -240,14 +238,8 @@ class Dissection:
     @cached_property
     def baselines(self) -> dict[str, Dictionary]:
         """What the dictionary must beat, at the same sparsity."""
-        k, generator = self._k(), torch.Generator().manual_seed(self.settings.seed + 1)
-        sample = self._sample()
-        made = {
-            "random": random_dictionary(self.site, sample, len(self.dictionary), k, generator),
-            "pca": principal_components(self.site, sample, min(k, sample.shape[1])),
-            "neurons": Strongest(self._neurons(), k),
-        }
-        return {name: dictionary.to(self.settings.device) for name, dictionary in made.items()}
+        sample, width, k = self._sample(), len(self.dictionary), self._k()
+        return baselines(self.reading.model, self.site, sample, width, k, self.settings.seed, get_args(Baseline))
 
     def _cataloguers(self, text: Text, folders: dict[str, Path]) -> dict[str, Cataloguer]:
         dictionaries = {OWN: self.dictionary, **self.baselines}
@@ -330,12 +322,6 @@ class Dissection:
         some = gather(self.reading.windows("train"), 256).tokens
         with torch.no_grad():
             return self.reading.model.run(some, read=[self.site])[self.site][:, 1:].flatten(0, 1).cpu()
-
-    def _neurons(self) -> Dictionary:
-        """The neurons of the site's layer, or the axes of the site where it has none."""
-        if self.site.layer is not None and f"mlp_act.{self.site.layer}" in self.reading.model.family.sited:
-            return neurons(self.reading.model, self.site.layer)
-        return Coordinates(self.site, len(self.dictionary.directions().write[0, 0]))
 
     def _summarise(self, figures: dict[str, Figures]) -> None:
         own = figures.pop(OWN)

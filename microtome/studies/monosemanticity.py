@@ -247,19 +247,14 @@ class Material:
 
     def splitting(self) -> Splitting:
         """Of the narrow dictionary's latents in the wide one; those that never fired are left out."""
-        return split_apart(self._live("latents"), self._live("narrow"), self._drawn())
+        (wide, often), (narrow, seldom) = self._live("latents"), self._live("narrow")
+        return splitting(wide, narrow, (often, seldom), self._drawn())
 
-    def _live(self, name: str) -> "Live":
+    def _live(self, name: str) -> tuple[Float[Tensor, "latents d"], Float[Tensor, "latents"]]:
+        """Directions written by the latents that fire, and how often each does."""
         densities = torch.tensor(self.kept.found[name]["densities"])
         written = self._learned(name).directions().write[:, 0].float().cpu()
         return written[densities > 0], densities[densities > 0]
-
-
-Live = tuple[Float[Tensor, "latents d"], Float[Tensor, "latents"]]
-
-
-def split_apart(wide: Live, narrow: Live, generator: torch.Generator) -> Splitting:
-    return splitting(wide[0], narrow[0], (wide[1], narrow[1]), generator)
 
 
 def worded(
