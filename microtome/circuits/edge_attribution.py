@@ -356,7 +356,7 @@ def edge_attribution(
                 with torch.no_grad():
                     add_scores(each, changes, wired, layer, felt, point)
         del feeling
-    return EdgeGraph.of(anatomy, each * anatomy.possible.to(each.device), measure.label)
+    return EdgeGraph.of(anatomy, each.mul_(anatomy.possible.to(each.device)), measure.label)
 
 
 def add_scores(each: Tensor, changes: Changes, wired: Wiring, layer: int, felt: Felt, point: Point) -> None:
