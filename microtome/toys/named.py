@@ -88,6 +88,12 @@ def superposition(count: int, hidden: int, *, identity: bool = False) -> Case:
     return Case(made, Sparse(count, 0.05), sites, features(count), alone=0.75)
 
 
+def tied(count: int, hidden: int) -> Case:
+    """The same with the decoder the encoder turned round, as it was trained: one weight, used twice."""
+    made = trained(Superposition(count, hidden, generator=drawn()), f"superposition-{count}-{hidden}")
+    return Case(made, Sparse(count, 0.05), ("encoder",), features(count), alone=0.75)
+
+
 def residual_mlp() -> Case:
     """100 features through 50 neurons; inputs are from -1 to 1, on one time in a hundred."""
     made = trained(ResidualMLP(generator=drawn()), "residual-mlp-1")
@@ -132,7 +138,9 @@ def grokking_network() -> ModularAddition:
 CASES: dict[str, Callable[[], Case]] = {
     "superposition-5-2": lambda: superposition(5, 2),
     "superposition-5-2-identity": lambda: superposition(5, 2, identity=True),
+    "superposition-5-2-tied": lambda: tied(5, 2),
     "superposition-40-10": lambda: superposition(40, 10),
+    "superposition-40-10-tied": lambda: tied(40, 10),
     "residual-mlp-1": residual_mlp,
     "gated-trigonometry": gated_trigonometry,
     "modular-addition": modular_addition,

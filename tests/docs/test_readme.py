@@ -10,6 +10,7 @@ import microtome as mt
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", "CONTRIBUTING.md", "docs/index.md", "docs/commands.md", "docs/architecture.md"]
 PAGES += ["docs/formats.md", "docs/training.md", "docs/scale.md", "docs/studies.md"]
+PAGES += ["docs/recipes.md", "docs/circuits.md", "docs/evals.md", "docs/parameters.md", "docs/performance.md"]
 
 
 def python(number: int) -> str:
