@@ -121,6 +121,6 @@ def time_harvest(model: "HookedModel", repeats: int) -> Timing:
 
 def some_tokens(model: "HookedModel", rows: int, context: int = 256) -> Tokens:
     config: Any = model.module.config
-    most = min(context, getattr(config, "max_position_embeddings", context))
+    most = min(context, model.context or context)
     ids = torch.randint(config.vocab_size, (rows, most), generator=torch.Generator().manual_seed(0))
     return Tokens.of(ids)

@@ -145,15 +145,14 @@ def refuse_nodes(mib_of_nodes: bool, from_nodes: bool) -> None:
 def pairs_of(model: HookedModel, task: str, file: Path | None, count: int, seed: int) -> Pairs:
     """Different pairs, in random order: at least two, and of a task as many as are asked for."""
     draw = torch.Generator().manual_seed(seed)
-    context = getattr(model.module.config, "max_position_embeddings", None)
     if file is None:
-        found = aligned_pairs(task, SPARE * count, model.encode, draw, context=context).distinct()
+        found = aligned_pairs(task, SPARE * count, model.encode, draw, context=model.context).distinct()
         if len(found) < count:
             raise Refusal(
                 f"{SPARE * count} prompts of {task} hold {len(found)} different pairs, and {count} are needed"
             )
     else:
-        found = tokenized(read_prompts(file), model.encode, context=context).aligned().distinct()
+        found = tokenized(read_prompts(file), model.encode, context=model.context).aligned().distinct()
         if len(found) < 2:
             raise Refusal(f"{file} holds one pair, and one is needed to find a circuit, another to judge it: add pairs")
     found = found.picked(torch.randperm(len(found), generator=draw).tolist())

@@ -1,7 +1,5 @@
 """`microtome patch`: at which layer and position does what tells a clean prompt from a corrupt one stand?"""
 
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -11,13 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 from microtome.circuits.patching import denoise, noise, recovered
+from microtome.cli.finished import finished
 from microtome.core.effects import Effects
 from microtome.core.errors import Refusal
 from microtome.core.inputs import Tokens
 from microtome.core.measure import LOGITS, logit_diff
 from microtome.models.hooked import HookedModel
 from microtome.models.load import load
-from microtome.store.records import Record, Run
+from microtome.store.records import Record
 
 
 class Patched(Record[Literal["microtome/patch/1"]]):
@@ -105,11 +104,10 @@ def patch(
         share=grid(found, len(places), recovered(found, goal)),
     )  # fmt: skip
     record.write(into)
-    Run(
-        command="patch", arguments={"clean": clean, "corrupt": corrupt, "right": right, "wrong": wrong},
-        model=model, site=sites, created=datetime.now(UTC).isoformat(timespec="seconds"),
-        version=version("microtome"), stage="done",
-    ).write(into)  # fmt: skip
+    arguments = {
+        "clean": clean, "corrupt": corrupt, "right": right, "wrong": wrong, "sites": sites, "direction": direction,
+    }  # fmt: skip
+    finished("patch", model, arguments, into, site=sites)
     if json is not None:
         json.write_text(record.model_dump_json(indent=2, by_alias=True))
     show(record)

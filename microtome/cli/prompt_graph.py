@@ -76,7 +76,7 @@ class PromptGraph:
 def tokens_of(model: HookedModel, prompt: str) -> Inputs:
     """Raises Refusal for a prompt that is longer than the model's context."""
     inputs = model.inputs(prompt)
-    length, context = len(model.encode(prompt)), getattr(model.module.config, "max_position_embeddings", None)
+    length, context = len(model.encode(prompt)), model.context
     if context is not None and length > context:
         raise Refusal(f"the prompt has {length} tokens and {model.name} reads {context}; give a shorter one")
     return inputs

@@ -68,6 +68,10 @@ class Dictionary(nn.Module, ABC):
         """What the dictionary makes of its input: what its components write, and what goes past them."""
         return self.decode(self.encode(x)) + self.bypass(x)
 
+    def rebuild(self, codes: Codes, held: Held) -> Float[Tensor, "... d_out"]:
+        """What stands at the written site if these were the codes; what goes past them is found in a trace or rows."""
+        return self.decode(codes) + self.bypass(self.gather(held))
+
     def gather(self, held: Held) -> Float[Tensor, "... d_in"]:
         """This dictionary's input, out of a trace or rows.
 

@@ -119,8 +119,7 @@ class Splice(Edit):
     def value(self, part: Tensor, selection: Selection, arrived: Trace) -> Tensor:
         codes = arrived.codes(self.dictionary)
         codes = codes if self.mask is None else codes.scaled(self.mask)
-        past = self.dictionary.bypass(self.dictionary.gather(arrived))
-        return (self.dictionary.decode(codes) + past)[leading(self.site, selection)]
+        return self.dictionary.rebuild(codes, arrived)[leading(self.site, selection)]
 
     def __str__(self) -> str:
         return f"splice {type(self.dictionary).__name__} at {self.site}"

@@ -33,7 +33,7 @@ class Fidelity:
     def see(self, trace: Trace, first_window: int) -> None:
         """Sum up a batch of windows."""
         codes, x = trace.codes(self.dictionary), trace[self.site][:, 1:]
-        made = self.dictionary.decode(codes) + self.dictionary.bypass(self.dictionary.gather(trace))
+        made = self.dictionary.rebuild(codes, trace)
         rows, _, _ = codes.entries()
         counted = rows[rows % codes.shape[1] != 0] // codes.shape[1]
         active = torch.bincount(counted, minlength=len(x))

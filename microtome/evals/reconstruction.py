@@ -40,7 +40,7 @@ class Variance:
         counted = entries.components[entries.rows % target.shape[1] != 0]
         self.fired += torch.bincount(counted, minlength=codes.width).cpu()
         self.active += len(counted)
-        made = self.dictionary.decode(codes) + self.dictionary.bypass(self.dictionary.gather(trace))
+        made = self.dictionary.rebuild(codes, trace)
         self.add(target[:, 1:].flatten(0, 1), made[:, 1:].flatten(0, 1))
 
     def add(self, target: Float[Tensor, "rows d"], reconstructed: Float[Tensor, "rows d"]) -> None:

@@ -42,11 +42,8 @@ class RowMasked(Edit):
         return self.dictionary.reads
 
     def value(self, part: Tensor, selection: Selection, arrived: Trace) -> Tensor:
-        whole = self.dictionary.gather(arrived)
         codes = arrived.codes(self.dictionary).dense()
-        past = self.dictionary.bypass(whole)
-        made = self.dictionary.decode(DenseCodes(codes)) + past
-        masked = self.dictionary.decode(DenseCodes(codes * self.mask)) + past
+        made, masked = (self.dictionary.rebuild(DenseCodes(c), arrived) for c in (codes, codes * self.mask))
         return (masked + self.rest * (self.dictionary.target(arrived) - made))[leading(self.site, selection)]
 
     def __str__(self) -> str:
