@@ -16,8 +16,8 @@ from jaxtyping import Bool, Int
 
 from microtome.core.errors import Refusal
 from microtome.data.corpus import Reader, context_of, tokenizer_of
-from microtome.data.labels import first_visible
 from microtome.data.text import Document, Part, chosen
+from microtome.data.visible import first_visible
 from microtome.data.windows import Text, gather, shuffled, windows
 
 Spans = Mapping[str, Sequence[tuple[int, int]]]
