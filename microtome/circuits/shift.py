@@ -6,23 +6,21 @@ network, learned where the wanted label and a spurious cue always agree. The eff
 the cue; these are ablated in the network, and the classifier may be fitted again on what is then left.
 """
 
-# pyright: reportUnknownMemberType=false
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
 from microtome.circuits.feature_effects import FeatureNode
 from microtome.circuits.interchange import Accuracy
 from microtome.core.component import Component, Dictionary
 from microtome.core.edit import Edit, masked
-from microtome.core.errors import NotFinite, Refusal
+from microtome.core.errors import Refusal
 from microtome.core.inputs import Inputs, Tokens
 from microtome.core.linear import Linear
+from microtome.core.logistic import least_loss
 from microtome.core.measure import Measure
 from microtome.core.model import Model
 from microtome.core.site import Site
@@ -58,30 +56,12 @@ def classifier(
         raise Refusal(f"all {len(labels)} labels are {bool(labels[0])}; a classifier needs rows of both kinds")
     centre = activations.mean(0)
     size = (activations - centre).square().mean().sqrt().clamp(min=1e-12)
-    weight, bias = logistic((activations - centre) / size, labels, decay)
-    read = weight / size
+    share = activations.new_full((len(labels),), 1 / len(labels))
+    wanted = labels[:, None].to(activations.dtype)
+    weight, bias = least_loss((activations - centre) / size, wanted, share, decay=decay, steps=200)
+    read = weight[:, 0] / size
     offset = centre - bias * read / read.square().sum().clamp(min=1e-12)
     return Linear(site, None, read[None], offset=offset).requires_grad_(False)[0]
-
-
-def logistic(
-    x: Float[Tensor, "rows d"], labels: Bool[Tensor, "rows"], decay: float
-) -> tuple[Float[Tensor, "d"], Float[Tensor, ""]]:
-    weight, bias = x.new_zeros(x.shape[1], requires_grad=True), x.new_zeros((), requires_grad=True)
-    target = labels.to(x.dtype)
-    search = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe", tolerance_change=1e-12)
-
-    def loss() -> Tensor:
-        search.zero_grad()
-        found = F.binary_cross_entropy_with_logits(x @ weight + bias, target) + decay / 2 * weight.square().sum()
-        found.backward()
-        return found
-
-    with torch.enable_grad():
-        search.step(loss)
-    if not weight.isfinite().all():
-        raise NotFinite("the classifier's weights are not finite; look for bad activations, or raise decay")
-    return weight.detach(), bias.detach()
 
 
 def verdict(found: Component) -> Measure:

@@ -15,18 +15,6 @@ from tests.evals.test_identification import f1_of, surveyed
 from tests.toys import WIDTH
 
 
-@pytest.mark.parametrize("narrow", [0, 64])
-def test_a_regression_is_where_its_gradient_vanishes(
-    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch, narrow: int
-) -> None:
-    monkeypatch.setattr("microtome.evals.logistic.NARROW", narrow)
-    x = torch.randn(200, 3, generator=generator, dtype=torch.float64) * torch.tensor([1.0, 10.0, 0.1]).double()
-    has = (x @ torch.tensor([1.0, -0.1, 5.0]).double() + torch.randn(200, generator=generator)).unsqueeze(1) > 0
-    found = logistic(x, has, decay=0.0, steps=400)
-    miss = torch.sigmoid(found.logits(x)) - has.double()
-    assert (x * miss).mean(0).abs().max() < 1e-4 and miss.mean().abs() < 1e-5
-
-
 def test_rows_that_count_twice_are_rows_that_stand_twice(generator: torch.Generator) -> None:
     x, has = torch.randn(80, 2, generator=generator), torch.rand(80, 1, generator=generator) < 0.3
     times = torch.ones(80)
