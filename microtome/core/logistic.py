@@ -1,6 +1,6 @@
 """The weights of logistic regressions: where the mean loss and the price of large weights are least."""
 
-# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import torch
 from jaxtyping import Float
@@ -77,7 +77,7 @@ def descended(
         said = torch.sigmoid(x @ now)
         slope = x.T @ (share * (said - has)) + price * now
         curve = x.T @ ((share * said * (1 - said))[:, None] * x) + torch.diag(price + 1e-10)
-        step = torch.linalg.solve(curve, slope)
+        step: Tensor = torch.linalg.solve(curve, slope)
         ahead = [now - t * step for t in (1, 0.5, 0.1, 0.01)]
         tried = [(value, w) for w in ahead if (value := loss(w)) < least - 1e-10]
         if not tried:
