@@ -11,10 +11,10 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
-from microtome.core.schedule import Linear
+from microtome.core.schedule import Cosine, Linear
 from microtome.store.checkpoint import save_state
 from microtome.toys.modular import ModularAddition
-from microtome.toys.named import MODULUS, TRAINED, drawn, grokking_network
+from microtome.toys.named import MODULUS, TRAINED, compressed, drawn, grokking_network
 from microtome.toys.residual_mlp import ResidualMLP
 from microtome.toys.sparse import Sparse
 from microtome.toys.superposition import Superposition
@@ -33,10 +33,11 @@ def superposition(count: int, hidden: int, seeds: int, steps: int) -> Superposit
     return made.one(int(missed.argmin()))
 
 
-def residual_mlp(steps: int = 3000, rows: int = 256) -> ResidualMLP:
-    made = ResidualMLP(generator=drawn())
+def residual_mlp(steps: int = 3000, rows: int = 2048) -> ResidualMLP:
+    """The papers' batches and rate, longer."""
+    made = compressed()
     data = Sparse(100, 0.01, low=-1.0)
-    loss = learn(made, data.batches(rows, steps, drawn(1)), lr=3e-3, schedule=Linear(0, steps))
+    loss = learn(made, data.batches(rows, steps, drawn(1)), lr=3e-3, schedule=Cosine(0, steps))
     print(f"loss {loss:.5f} a row")
     return made
 

@@ -1,6 +1,7 @@
 """What every wing asks of a model: a small protocol, so that each can be tested on a ten-line network."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
@@ -36,6 +37,15 @@ class Model(Protocol):
         Edits look at what arrived at a site; the trace holds what left it. `leaves` are sites where gradients start.
         Raises SiteNeverFired where a site that was asked for, or edited, was not met.
         """
+        ...
+
+
+@runtime_checkable
+class Quickened(Model, Protocol):
+    """A network that can be read at less cost, where values up to rounding are enough."""
+
+    def quickened(self) -> AbstractContextManager[None]:
+        """Runs within the block take less time, and give the same up to rounding."""
         ...
 
 

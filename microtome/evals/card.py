@@ -30,14 +30,14 @@ from microtome.evals.faithfulness import Faithfulness
 from microtome.evals.fidelity import Fidelity
 from microtome.evals.firings import Firings
 from microtome.evals.identification import Detector, detectors, judged
-from microtome.evals.interval import Interval, Score, f1, mean_f1, over_documents
+from microtome.evals.interval import Interval, Score, f1, mean_f1, over_documents, over_fits
 from microtome.evals.logistic import Logistic
 from microtome.evals.probing import KS, Kept, Says, linear_probe, sparse_probing
 from microtome.evals.truth import FACTS, Truth, chance, missing
 from microtome.store.records import CardRow, Fact, Group, Scored
 from microtome.store.survey import Witness, surveying
 
-OWN = "own"
+OWN, REFIT = "own", "refit "  # the dictionary; how names of the same, fitted from other seeds, begin
 DENSE = 0.1  # of tokens: a component that fires on more is called dense
 Best = str
 
@@ -58,6 +58,9 @@ class Asked:
 
 class Examination:
     """A dictionary (`own`) and what it must beat, on one text to learn from and another to be judged by.
+
+    Dictionaries whose names begin with `refit` are the same one, fitted from other seeds: every score of the
+    dictionary then also has its mean and interval over all of these.
 
     `labels` are those that are asked for, `known` all that the texts carry, in order; without labels nothing is probed.
     Labels without an example are left out, and `left_out` names them. Raises Refusal where a dictionary writes at
@@ -132,7 +135,7 @@ class Examination:
     ) -> CardRow:
         """One score of everybody; those of whom it cannot be taken are left out."""
         found = {each: of(each, asked) for each, asked in self.asked.items()}
-        scores = {each: as_scored(interval) for each, interval in found.items() if interval is not None}
+        scores = as_scores({each: interval for each, interval in found.items() if interval is not None})
         return CardRow.model_validate({"name": name, "group": group, "about": about, "best": best, "scores": scores})
 
     @cached_property
@@ -198,13 +201,13 @@ class Examination:
         """For every label the best component's F1 on held-out documents, beside chance and the linear probe."""
         assert self.held_out is not None and self.says is not None
         sums = {n: judged(self.detectors[n], a.held_out, self.held_out) for n, a in self.asked.items()}
-        sums |= {"chance": chance(self.held_out), "linear": self.says.judged(self.held_out)}
-        found = {n: [as_scored(self.scored(part, f1)) for part in s.split(3, 1)] for n, s in sums.items()}
+        beside = {"chance": chance(self.held_out), "linear": self.says.judged(self.held_out)}
+        found = {n: [self.scored(part, f1) for part in s.split(3, 1)] for n, s in (sums | beside).items()}
         return [
             Fact(
                 name=label, tokens=int(self.held_out.positives[i]), component=one.component, sign=one.sign,
-                threshold=one.threshold, scores={n: found[n][i] for n in self.asked}, chance=found["chance"][i],
-                linear=found["linear"][i],
+                threshold=one.threshold, scores=as_scores({n: found[n][i] for n in self.asked}),
+                **{n: as_scored(found[n][i]) for n in beside},
             )
             for i, (label, one) in enumerate(zip(self.held_out.names, self.detectors[OWN], strict=True))
         ]  # fmt: skip
@@ -352,6 +355,15 @@ def refuse_several_sites(dictionary: Dictionary) -> None:
 def in_place(dictionary: Dictionary) -> bool:
     """Whether a dictionary writes where it reads, so that what it writes is part of what a probe sees."""
     return dictionary.reads == dictionary.writes
+
+
+def as_scores(found: Mapping[str, Interval]) -> dict[str, Scored]:
+    """As they are written: the same dictionary fitted from other seeds is told with the dictionary itself."""
+    scores = {name: as_scored(interval) for name, interval in found.items() if not name.startswith(REFIT)}
+    fits = [interval.found for name, interval in found.items() if name == OWN or name.startswith(REFIT)]
+    if len(fits) > 1:
+        scores[OWN] = scores[OWN].model_copy(update={"fits": as_scored(over_fits(fits))})
+    return scores
 
 
 def as_scored(interval: Interval) -> Scored:

@@ -4,7 +4,7 @@ A score is a function of sums over documents. Documents are drawn with replaceme
 score taken anew (Efron's bootstrap). Tokens of one document resemble one another, so tokens are never drawn.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from microtome.core.errors import Refusal
 
 Score = Callable[[Float[Tensor, "... sums"]], Float[Tensor, "..."]]
 SHARE, RESAMPLES = 0.95, 1000
+STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # t for 95%, of 1, 2, ... degrees of freedom
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,19 @@ def over_documents(
         return Interval(found)
     low, high = scores.quantile(scores.new_tensor([(1 - SHARE) / 2, (1 + SHARE) / 2])).tolist()
     return Interval(found, low, high)
+
+
+def over_fits(values: Sequence[float]) -> Interval:
+    """The mean of a score over dictionaries fitted from several seeds, with its 95% interval by Student's t.
+
+    No bounds where there are fewer than two.
+    """
+    exact = torch.tensor(list(values), dtype=torch.float64)
+    found, degrees = exact.mean().item(), len(values) - 1
+    if degrees < 1:
+        return Interval(found)
+    reach = STUDENT[min(degrees, len(STUDENT)) - 1] * exact.std().item() / len(values) ** 0.5
+    return Interval(found, found - reach, found + reach)
 
 
 def by_document(

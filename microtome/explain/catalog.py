@@ -1,20 +1,17 @@
 """The catalogue: in one pass over text, what every component of a dictionary responds to.
 
 The pass spills (token, component, value) triples to disk by range of components, so memory does not grow with the text.
-Then each range is sorted once and everything said of its components is worked out from it exactly: counts, histogram,
-the strongest examples and examples from each fifth of the ranks. Examples come from different windows where there are
-enough.
+Then each range is sorted once: its columns are written, and a sketch of it is made, from which everything is read that is
+said of its components (`store/sketches.py`). Several can share a text, each a part of its windows; `store/merging.py` joins
+what they made, to the bit what one alone would have made.
 """
 
-import json
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from safetensors.numpy import save_file
+from jaxtyping import Float
 from torch import Tensor
 
 from microtome.core.component import Dictionary
@@ -22,12 +19,10 @@ from microtome.core.errors import NotFinite, Refusal
 from microtome.core.model import Model
 from microtome.core.trace import Trace
 from microtome.data.windows import Text
-from microtome.store import catalog as on_disk
-from microtome.store.catalog import COLUMNS_PER_FILE, PER_QUANTILE, QUANTILES, TOP, Catalog
+from microtome.store.catalog import COLUMNS_PER_FILE, Catalog, clear, write_columns, write_rest
+from microtome.store.sketches import Sketches
 from microtome.store.survey import surveying
-from microtome.store.whole import whole
 
-BINS = 40  # of each component's histogram, equal from zero to its maximum
 SPILL = 4_000_000  # triples held before they go to disk
 NEAREST = 10
 TRIPLE = np.dtype([("token", np.uint32), ("component", np.uint32), ("value", np.float32)])
@@ -36,10 +31,15 @@ TRIPLE = np.dtype([("token", np.uint32), ("component", np.uint32), ("value", np.
 class Cataloguer:
     """A catalogue in the making: a witness of a survey. `finish` writes it; one that was there is begun again."""
 
-    def __init__(self, dictionary: Dictionary, text: Text, into: Path, components: int | None = None):
-        """`components` keeps only the first so many (a sample, where the order means nothing)."""
+    def __init__(
+        self, dictionary: Dictionary, text: Text, into: Path, components: int | None = None, *, first_window: int = 0
+    ):
+        """`components` keeps only the first so many (a sample, where the order means nothing).
+
+        `first_window` is the number of this text's first window in a longer text of which it is a part.
+        """
         self.dictionary, self.text, self.into = dictionary, text, into
-        self.sites = dictionary.reads
+        self.sites, self.first_window = dictionary.reads, first_window
         self.components = len(dictionary) if components is None else min(components, len(dictionary))
         clear(into)
         self.spill = Spill(into, self.components)
@@ -56,20 +56,17 @@ class Cataloguer:
         about: str = "",
     ) -> Catalog:
         """Write the catalogue. `logits` is each component's direct effect on the logits, where it has one."""
-        into, text = self.into, self.text
-        rows = self.spill.finish(text)
-        rows |= geometry(self.dictionary, self.components) | effects_on_logits(logits)
-        save_file({name: np.ascontiguousarray(row) for name, row in rows.items()}, into / "components.safetensors")
-        tokens, document = text.tokens.numpy().astype(np.int32), text.document.astype(np.int32)
-        save_file({"tokens": tokens, "document": document, "labels": text.labels}, into / "windows.safetensors")
-        (into / "vocabulary.json").write_text(json.dumps(vocabulary))
-        manifest = {
-            "schema": on_disk.SCHEMA, "components": self.components, "context": tokens.shape[1], "text": about,
-            "documents": text.documents, "labels": list(labels), "tokens": len(text) * (tokens.shape[1] - 1),
+        text = self.text
+        sketches = self.spill.finish(text.tokens.shape[1], self.first_window)
+        rows = geometry(self.dictionary, self.components) | effects_on_logits(logits)
+        windows = {
+            "tokens": text.tokens.numpy().astype(np.int32), "document": text.document.astype(np.int32),
+            "labels": text.labels,
         }  # fmt: skip
-        with whole(into / "manifest.json") as path:
-            path.write_text(json.dumps(manifest, indent=1))
-        return Catalog(into)
+        manifest = {
+            "first_window": self.first_window, "text": about, "documents": text.documents, "labels": list(labels),
+        }  # fmt: skip
+        return write_rest(self.into, sketches, rows, windows, vocabulary, manifest)
 
 
 def catalog(
@@ -89,24 +86,6 @@ def catalog(
     for _ in surveying(model, [cataloguer], text.tokens, batch=batch):
         pass
     return cataloguer.finish(vocabulary=vocabulary, logits=logits, labels=labels, about=about)
-
-
-def clear(folder: Path) -> None:
-    """Make an empty folder of a catalogue, or of what is left of one. Raises Refusal where it holds anything else."""
-    patterns = (
-        ".spill-*",
-        "columns-*",
-        "*.safetensors",
-        "manifest.json",
-        ".*.partial",
-        "vocabulary.json",
-        "notes.sqlite*",
-    )
-    other = [f.name for f in folder.glob("*") if f.is_dir() or not any(f.match(p) for p in patterns)]
-    if other:
-        raise Refusal(f"{folder} is no catalogue (it holds {other[0]!r}); give a folder that is empty or not there yet")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
 
 
 class Spill:
@@ -142,62 +121,19 @@ class Spill:
             with path.open("ab") as spilt:
                 part.tofile(spilt)
 
-    def finish(self, text: Text) -> dict[str, np.ndarray]:
-        """Sort every range, write its columns, and return the rows of statistics of all components."""
+    def finish(self, context: int, first_window: int) -> Sketches:
+        """Sort every range, write its columns, and return the sketches of all components."""
         self._flush()
-        parts = []
-        for number, path in enumerate(self.files):
-            triples = np.fromfile(path, TRIPLE)
-            path.unlink()
-            on_disk.write_columns(self.folder, number, triples["token"], triples["component"], triples["value"])
-            count = min(COLUMNS_PER_FILE, self.components - number * COLUMNS_PER_FILE)
-            parts.append(statistics(triples, number * COLUMNS_PER_FILE, count, text))
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return Sketches.joined([self._finished(number, context, first_window) for number in range(len(self.files))])
 
-
-def statistics(triples: np.ndarray, first: int, count: int, text: Text) -> dict[str, np.ndarray]:
-    """The rows of `count` components from number `first` on."""
-    place = (triples["component"] - first).astype(np.int64)
-    value = triples["value"].astype(np.float64)
-    context = text.tokens.shape[1]
-    strongest = np.zeros(count)
-    np.maximum.at(strongest, place, value)
-    fired = np.bincount(place, minlength=count)
-    bins = (
-        (value / np.maximum(strongest[place], 1e-30) * BINS).clip(0, BINS - 1).astype(np.int64)
-    )  # the first holds the negative
-    return {
-        "count": fired,
-        "density": (fired / (len(text) * (context - 1))).astype(np.float32),
-        "sum": np.bincount(place, value, count),
-        "sum_squares": np.bincount(place, value**2, count),
-        "max": strongest.astype(np.float32),
-        "histogram": np.bincount(place * BINS + bins, minlength=count * BINS).reshape(count, BINS).astype(np.int32),
-        "exemplars": exemplars(place, triples["token"].astype(np.int64), value, count, context),
-    }
-
-
-def exemplars(
-    place: Int[np.ndarray, "n"], token: Int[np.ndarray, "n"], value: Float[np.ndarray, "n"], count: int, context: int
-) -> Int[np.ndarray, "count slots"]:
-    """Each component's strongest token of every window, ranked: the first TOP, then a few spread over each fifth."""
-    order = np.lexsort((-value, token // context, place))
-    key = place[order] * (1 << 40) + token[order] // context
-    peaks = order[np.concatenate([[True], key[1:] != key[:-1]])] if len(order) else order
-    peaks = peaks[np.lexsort((-value[peaks], place[peaks]))]
-    ends = np.cumsum(np.bincount(place[peaks], minlength=count))
-    found = np.full((count, TOP + QUANTILES * PER_QUANTILE), -1, np.int64)
-    for component, ranked in enumerate(np.split(token[peaks], ends[:-1])):
-        found[component, : min(TOP, len(ranked))] = ranked[:TOP]
-        spread(ranked, found[component, TOP:])
-    return found
-
-
-def spread(ranked: Int[np.ndarray, "n"], slots: Int[np.ndarray, "slots"]) -> None:
-    """Fill slots with tokens from each fifth of the ranks, strongest fifth first, evenly within a fifth."""
-    for fifth, part in enumerate(np.array_split(ranked, QUANTILES)):
-        chosen = part[np.linspace(0, len(part) - 1, min(PER_QUANTILE, len(part))).astype(int)]
-        slots[fifth * PER_QUANTILE : fifth * PER_QUANTILE + len(chosen)] = chosen
+    def _finished(self, number: int, context: int, first_window: int) -> Sketches:
+        triples = np.fromfile(self.files[number], TRIPLE)
+        self.files[number].unlink()
+        write_columns(self.folder, number, triples["token"], triples["component"], triples["value"])
+        first = number * COLUMNS_PER_FILE
+        place = triples["token"].astype(np.int64) + first_window * context
+        count = min(COLUMNS_PER_FILE, self.components - first)
+        return Sketches.of(place, triples["component"].astype(np.int64) - first, triples["value"], count, context)
 
 
 def geometry(dictionary: Dictionary, kept: int) -> dict[str, np.ndarray]:

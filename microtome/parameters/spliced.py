@@ -6,48 +6,21 @@ for latents and for parts of weights.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import cast
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from microtome.core.codes import DenseCodes
 from microtome.core.component import Dictionary
 from microtome.core.edit import Edit, written_site
-from microtome.core.editing import leading
 from microtome.core.errors import Refusal
 from microtome.core.inputs import Arrays, Inputs
 from microtome.core.model import Model
-from microtome.core.site import Selection, Site
-from microtome.core.trace import Trace
+from microtome.core.site import Site
 from microtome.interventions.masks import Masks
+from microtome.interventions.row_masked import RowMasked
 from microtome.parameters.decomposed import Look
 from microtome.parameters.gates import Gate, GateKind, Shape
-
-
-@dataclass(frozen=True, eq=False)
-class RowMasked(Edit):
-    """A dictionary in place of the network, with a mask for every row and component, and one for its error."""
-
-    dictionary: Dictionary
-    mask: Float[Tensor, "... components"]
-    rest: Float[Tensor, "... 1"]
-    replaces: ClassVar[bool] = True
-    along_width: ClassVar[bool] = True
-
-    @property
-    def needs(self) -> tuple[Site, ...]:
-        return self.dictionary.reads
-
-    def value(self, part: Tensor, selection: Selection, arrived: Trace) -> Tensor:
-        codes = arrived.codes(self.dictionary).dense()
-        made, masked = (self.dictionary.rebuild(DenseCodes(c), arrived) for c in (codes, codes * self.mask))
-        return (masked + self.rest * (self.dictionary.target(arrived) - made))[leading(self.site, selection)]
-
-    def __str__(self) -> str:
-        return f"mask {type(self.dictionary).__name__} row by row at {self.site}"
 
 
 class Spliced(nn.Module):

@@ -8,27 +8,37 @@ sparse activation matrix (compressed by column, so that one component is one con
     windows.safetensors          tokens (windows, context), document (windows,), labels (windows, context, labels)
     columns-NNN.safetensors      one range of components: offsets, token, value; entries ordered by token
     components.safetensors       one row per component: statistics, histogram, exemplars, logits, neighbours
+    sketches.safetensors         what of this adds to that of other windows (see sketches.py and merging.py)
     notes.sqlite                 explanations with their scores, searchable (see notes.py)
 
 `token` counts from the start of the windows: token = window * context + position. Position 0 is never counted.
 """
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from microtome.core.errors import NoSuchComponent, Refusal
+from microtome.store.sketches import PER_QUANTILE, QUANTILES, TOP, Sketches
 from microtome.store.whole import reading, whole
 
 SCHEMA = "microtome/catalog/1"
 COLUMNS_PER_FILE = 512
-TOP, PER_QUANTILE, QUANTILES = 16, 4, 5  # exemplars: the strongest, then a few from each fifth of the ranks
+SKETCHES = "sketches.safetensors"
+OWN_FILES = (
+    ".spill-*", "columns-*", "*.safetensors", "manifest.json", ".*.partial", "vocabulary.json", "notes.sqlite*",
+)  # fmt: skip
+KINDS = {
+    "BOOL": np.bool_, "U8": np.uint8, "I8": np.int8, "I16": np.int16, "U16": np.uint16, "I32": np.int32,
+    "U32": np.uint32, "I64": np.int64, "U64": np.uint64, "F16": np.float16, "F32": np.float32, "F64": np.float64,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -83,11 +93,28 @@ class Catalog:
     @cached_property
     def components(self) -> Mapping[str, np.ndarray]:
         """The rows of statistics: count, sum, sum_squares, max, histogram, exemplars, logits, neighbours."""
-        return read_all(self.folder / "components.safetensors")
+        return mapped(self.folder / "components.safetensors")
 
     @cached_property
     def windows(self) -> Mapping[str, np.ndarray]:
-        return read_all(self.folder / "windows.safetensors")
+        return mapped(self.folder / "windows.safetensors")
+
+    def sketches(self) -> Sketches:
+        """What adds to that of other windows. Raises Refusal for a catalogue that was written without."""
+        path = self.folder / SKETCHES
+        with reading(path, "it is from before catalogues could be joined: write it again"):
+            return Sketches(**mapped(path))
+
+    def all_columns(self, file: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Every (token, component, value) of one range of components, in the order of components and then of tokens."""
+        columns = mapped(self.folder / f"columns-{file:03d}.safetensors")
+        component = np.repeat(np.arange(COLUMNS_PER_FILE), np.diff(columns["offsets"])) + file * COLUMNS_PER_FILE
+        return columns["token"], component, columns["value"]
+
+    @property
+    def files(self) -> range:
+        """The ranges of components that have a file of columns each."""
+        return range(-(-len(self) // COLUMNS_PER_FILE))
 
     @property
     def tokens_seen(self) -> int:
@@ -128,9 +155,23 @@ def exemplar_groups() -> list[str]:
     return ["top"] * TOP + [f"q{q}" for q in range(QUANTILES, 0, -1) for _ in range(PER_QUANTILE)]
 
 
-def read_all(path: Path) -> dict[str, np.ndarray]:
-    with safe_open(path, "numpy") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+def mapped(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file of safetensors, read from disk as they are looked at. Raises SafetensorError for half a file."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        try:
+            header = json.loads(file.read(size))
+            header.pop("__metadata__", None)
+            return {name: array_at(path, 8 + size, about) for name, about in header.items()}
+        except (ValueError, KeyError, AttributeError) as error:
+            raise SafetensorError(f"{path.name}: {error}") from None
+
+
+def array_at(path: Path, start: int, about: Mapping) -> np.ndarray:
+    kind, shape, (first, last) = KINDS[about["dtype"]], tuple(about["shape"]), about["data_offsets"]
+    if first == last:  # nothing can be mapped
+        return np.empty(shape, kind)
+    return np.memmap(path, kind, "r", start + first, shape)
 
 
 def write_columns(folder: Path, file: int, token: np.ndarray, component: np.ndarray, value: np.ndarray) -> None:
@@ -143,3 +184,34 @@ def write_columns(folder: Path, file: int, token: np.ndarray, component: np.ndar
     halves = value[order].clip(-most, most).astype(np.float16)
     with whole(folder / f"columns-{file:03d}.safetensors") as path:
         save_file({"offsets": offsets, "token": token[order].astype(np.uint32), "value": halves}, path)
+
+
+def write_rest(
+    folder: Path,
+    sketches: Sketches,
+    rows: Mapping[str, np.ndarray],
+    windows: Mapping[str, np.ndarray],
+    vocabulary: list[str],
+    about: Mapping,
+) -> Catalog:
+    """Write what is not columns, the manifest last, and open the catalogue. `rows` are what text does not change."""
+    count, context = windows["tokens"].shape
+    tokens = count * (context - 1)
+    save_file(sketches.arrays(), folder / SKETCHES)
+    every = {name: np.ascontiguousarray(row) for name, row in (sketches.rows(tokens) | rows).items()}
+    save_file(every, folder / "components.safetensors")
+    save_file(dict(windows), folder / "windows.safetensors")
+    (folder / "vocabulary.json").write_text(json.dumps(vocabulary))
+    manifest = {"schema": SCHEMA, "components": len(sketches), "context": context, "tokens": tokens, **about}
+    with whole(folder / "manifest.json") as path:
+        path.write_text(json.dumps(manifest, indent=1))
+    return Catalog(folder)
+
+
+def clear(folder: Path) -> None:
+    """Make an empty folder of a catalogue, or of what is left of one. Raises Refusal where it holds anything else."""
+    other = [f.name for f in folder.glob("*") if f.is_dir() or not any(f.match(own) for own in OWN_FILES)]
+    if other:
+        raise Refusal(f"{folder} is no catalogue (it holds {other[0]!r}); give a folder that is empty or not there yet")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)

@@ -12,6 +12,7 @@ A site with more than one positional axis (scores, patterns) holds no vector for
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +24,7 @@ from torch import Tensor
 from microtome.core.errors import NotFinite, Refusal
 from microtome.core.fit import Batch
 from microtome.core.inputs import Inputs, Tokens
-from microtome.core.model import Model
+from microtome.core.model import Model, Quickened
 from microtome.core.rows import Rows
 from microtome.core.site import LEADING, POSITIONAL, Site
 from microtome.data.windows import Window
@@ -137,7 +138,8 @@ class Reader:
     @torch.no_grad()
     def read(self, inputs: Inputs, first: int = 0) -> Pass:
         """One pass, whose first window has this number. Raises NotFinite where a row to be served is not finite."""
-        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+        lower = torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
+        with lower, self.model.quickened() if isinstance(self.model, Quickened) else nullcontext():
             trace = self.model.run(inputs, read=self.sites)
         sizes = self._sizes({site: trace[site] for site in self.sites})
         values = {site.name: places_of(site, trace[site]).to(self.device, torch.float32) for site in self.sites}

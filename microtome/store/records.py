@@ -231,12 +231,17 @@ Group = Literal["reconstruction", "activity", "faithfulness", "probing", "absorp
 
 
 class Scored(BaseModel):
-    """A score with its 95% interval over documents; None where there is no number, or no interval can be told."""
+    """A score with its 95% interval over documents; None where there is no number, or no interval can be told.
+
+    `fits` is the same score averaged over dictionaries fitted from several seeds, where these were given, with its 95%
+    interval over seeds.
+    """
 
     model_config = ConfigDict(extra="forbid")
     found: float | None
     low: float | None = None
     high: float | None = None
+    fits: "Scored | None" = None
 
 
 class CardRow(BaseModel):

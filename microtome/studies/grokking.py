@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -106,8 +106,7 @@ class Training:
     def _one(self) -> None:
         for group in self.optimiser.param_groups:
             group["lr"] = self.size.rate * min(1.0, (self.step + 1) / WARM_UP)
-        # in double precision: in single, the smallest losses have no gradient
-        loss = F.cross_entropy(self.model.answers(self.a, self.b).double(), self.answers)
+        loss = against_the_rest(self.model.answers(self.a, self.b), self.answers).mean()
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
@@ -126,6 +125,15 @@ class Training:
         self.model.load_state_dict(kept["model"])
         self.optimiser.load_state_dict(kept["optimiser"])
         self.step, self.seconds = kept["step"], kept["seconds"]
+
+
+def against_the_rest(logits: Float[Tensor, "batch p"], right: Int[Tensor, "batch"]) -> Float[Tensor, "batch"]:
+    """The cross entropy in nats, written so that in single precision the smallest are exact, and their gradients.
+
+    softplus(log sum of exp(logit - right logit) over the wrong answers): nothing small is taken from 1.
+    """
+    margins = logits - logits.gather(1, right[:, None])
+    return F.softplus(margins.scatter(1, right[:, None], -torch.inf).logsumexp(1))
 
 
 # ---------------------------------------------------------------- looking

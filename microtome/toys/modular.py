@@ -4,6 +4,8 @@ Nanda et al. 2023, Progress Measures for Grokking via Mechanistic Interpretabili
 biases at the neurons alone, learned positions, the loss taken at "=". There "=" has a logit too; here the p numbers.
 """
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -32,7 +34,7 @@ class ModularAddition(Toy):
 
     `forward` takes rows of three tokens, a, b and p (which stands for "="), and gives logits everywhere.
     `answers(a, b)` gives those at "=", the only ones that are trained, several times quicker: "=" always asks the
-    same, so scores and values are tables with one row for each number.
+    same, so scores, and what each head writes, are tables with one row for each number at each place.
     """
 
     sites = SITES
@@ -81,22 +83,19 @@ class ModularAddition(Toy):
     def answers(self, a: Int[Tensor, "batch"], b: Int[Tensor, "batch"]) -> Float[Tensor, "... batch p"]:
         """The logits at "=", as `forward` gives them at the last position."""
         mid = self.attended(a, b)
-        act = F.relu(mid @ self.w_in.mT + self.b_in[..., None, :])
-        return (mid + act @ self.w_out.mT + self.b_out[..., None, :]) @ self.unembed.mT
+        act = (mid @ self.w_in.mT).add_(self.b_in[..., None, :]).relu_()
+        return (act @ self.w_out.mT).add_(mid + self.b_out[..., None, :]) @ self.unembed.mT
 
     def attended(self, a: Int[Tensor, "batch"], b: Int[Tensor, "batch"]) -> Float[Tensor, "... batch d"]:
-        """The stream at "=" between attention and neurons: each head's values, weighted by three numbers a row."""
-        asking = self.embed[..., -1, :] + self.place[..., 2, :]
-        query = torch.einsum("...hed,...d->...he", self.w_q, asking) / self.w_q.shape[-2] ** 0.5
+        """The stream at "=" between attention and neurons: rows of tables, weighted by the pattern."""
+        numbers, asking = self.embed[..., : self.p, :], self.embed[..., -1:, :] + self.place[..., 2:, :]
+        sees = torch.cat((numbers + self.place[..., :1, :], numbers + self.place[..., 1:2, :], asking), -2)
+        query = torch.einsum("...hed,...qd->...he", self.w_q, asking) / self.w_q.shape[-2] ** 0.5
         reads = torch.einsum("...hed,...he->...hd", self.w_k, query)  # what a key is read with
-        values = self.w_v.flatten(-3, -2)
-        first, second = (self.embed[..., : self.p, :] + self.place[..., i, None, :] for i in (0, 1))
-        sees = (first, a), (second, b), (asking[..., None, :], torch.zeros_like(a))
-        scores = torch.stack([(table @ reads.mT)[..., at, :] for table, at in sees], -1)
-        valued = torch.stack([(table @ values.mT)[..., at, :] for table, at in sees], -1)
-        z = (valued.unflatten(-2, self.w_v.shape[-3:-1]) * scores.softmax(-1)[..., None, :]).sum(-1)
-        written = z.flatten(-2) @ self.w_o.transpose(-3, -2).flatten(-2).mT
-        return asking[..., None, :] + written
+        rows = torch.stack((a, b + self.p, torch.full_like(a, 2 * self.p)), -1)
+        pattern = (sees @ reads.mT)[..., rows, :].softmax(-2)
+        writes = torch.einsum("...nd,...hed,...hfe->...hnf", sees, self.w_v, self.w_o)
+        return asking + weighted(writes, rows, pattern)
 
     def target(self, x: Int[Tensor, "batch 3"]) -> Int[Tensor, "batch"]:
         """(a + b) mod p"""
@@ -121,3 +120,15 @@ def across(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """weight x + bias, at every position of every row."""
     out = torch.einsum("...bpi,...oi->...bpo", x, weight)
     return out if bias is None else out + bias[..., None, None, :]
+
+
+def weighted(
+    tables: Float[Tensor, "... head n d"], rows: Int[Tensor, "batch k"], weights: Float[Tensor, "... batch k head"]
+) -> Float[Tensor, "... batch d"]:
+    """The sum over heads of k rows of each head's table, without a copy of any row."""
+    *lead, heads, n, _ = tables.shape
+    begins = n * torch.arange(math.prod(lead) * heads, device=rows.device).view(*lead, 1, 1, heads)
+    places = (rows[..., None] + begins).flatten(-2)
+    shares = weights.flatten(-2).flatten(0, -2)
+    found = F.embedding_bag(places.flatten(0, -2), tables.flatten(0, -2), per_sample_weights=shares, mode="sum")
+    return found.unflatten(0, places.shape[:-1])

@@ -96,8 +96,13 @@ def tied(count: int, hidden: int) -> Case:
 
 def residual_mlp() -> Case:
     """100 features through 50 neurons; inputs are from -1 to 1, on one time in a hundred."""
-    made = trained(ResidualMLP(generator=drawn()), "residual-mlp-1")
+    made = trained(compressed(), "residual-mlp-1")
     return Case(made, Sparse(100, 0.01, low=-1.0), ("layers.0.w_in", "layers.0.w_out"), features(100), alone=0.75)
+
+
+def compressed(layers: int = 1, seed: int = 0) -> ResidualMLP:
+    """The network of 1000 dimensions before it is trained, in the 150 of them that it uses."""
+    return ResidualMLP(layers=layers, generator=drawn(seed)).narrowed()
 
 
 def gated_trigonometry() -> Case:

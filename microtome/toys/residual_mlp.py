@@ -5,6 +5,8 @@ It is no computation in superposition: the network beats one feature a neuron on
 directions overlap, which mixes features into one another's labels (arXiv 2606.14673). `mixing=False` takes that away.
 """
 
+from typing import cast
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -88,6 +90,22 @@ class ResidualMLP(Toy):
 
     def target(self, x: Float[Tensor, "... features"]) -> Float[Tensor, "... features"]:
         return x + x.relu()
+
+    def narrowed(self) -> "ResidualMLP":
+        """The same function of x in as few dimensions as it uses: those embedded and those that MLPs write.
+
+        What it reads of any other is lost: no input ever has a share there, so parts of `w_in` need not account for it.
+        """
+        blocks = [cast(MLP, layer) for layer in self.layers]
+        biases = [block.b_out[..., None] for block in blocks if block.b_out is not None]
+        used = torch.linalg.qr(torch.cat([self.embed, *(block.w_out for block in blocks), *biases], -1).detach()).Q
+        copy = self.some(lambda weight: weight, self.seeds)
+        copy.embed = nn.Parameter(used.mT @ self.embed, requires_grad=False)
+        for block in (cast(MLP, layer) for layer in copy.layers):
+            block.w_in, block.w_out = (nn.Parameter(w.detach()) for w in (block.w_in @ used, used.mT @ block.w_out))
+            if block.b_out is not None:
+                block.b_out = nn.Parameter((used.mT @ block.b_out.detach()[..., None])[..., 0])
+        return copy
 
     def truth(self) -> Neurons:
         """What the MLPs should add: one neuron for each feature, that reads it from x and writes it to y."""

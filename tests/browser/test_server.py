@@ -16,7 +16,7 @@ from microtome.browser.cards import token_ids, training
 from microtome.browser.live import LONGEST_TEXT
 from microtome.browser.runs import Runs
 from microtome.browser.server import PortTaken, create_app, serve
-from microtome.store.catalog import Catalog, read_all
+from microtome.store.catalog import Catalog, mapped
 from tests.browser.conftest import TOKEN
 from tests.browser.sample import COMPONENTS, SampleSession, run_record, write_run
 
@@ -91,7 +91,7 @@ def test_a_catalogue_cut_off_inside_is_a_sentence(tmp_path: Path) -> None:
 
 def test_a_catalogue_without_its_columns_is_a_sentence(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", 20)
-    rows = read_all(run / "catalog" / "components.safetensors")
+    rows = mapped(run / "catalog" / "components.safetensors")
     save_file({name: rows[name] for name in ("count", "density")}, run / "catalog" / "components.safetensors")
     client = client_of(tmp_path)
     answer = client.get(f"/api/runs/{cards(client)['run']['id']}/components")
