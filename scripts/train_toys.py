@@ -33,8 +33,8 @@ def superposition(count: int, hidden: int, seeds: int, steps: int) -> Superposit
     return made.one(int(missed.argmin()))
 
 
-def residual_mlp(steps: int = 3000, rows: int = 2048) -> ResidualMLP:
-    """The papers' batches and rate, longer."""
+def residual_mlp(steps: int = 1000, rows: int = 2048) -> ResidualMLP:
+    """In batches of the paper's size, at its rate, which falls to 0."""
     made = compressed()
     data = Sparse(100, 0.01, low=-1.0)
     loss = learn(made, data.batches(rows, steps, drawn(1)), lr=3e-3, schedule=Cosine(0, steps))
