@@ -68,6 +68,7 @@ class Opened:
             component=component, count=int(rows["count"][component]), density=float(rows["density"][component]),
             max=float(rows["max"][component]), mean=float(means(rows)[component]),
             histogram=rows["histogram"][component].tolist(),
+            histogram_end=float(rows.get("histogram_end", rows["max"])[component]),  # older ones end at the maximum
             explanations=[said(one) for one in notes.of(component)] if notes else [],
             groups=self.groups(column, rows["exemplars"][component]),
             promoted=logits(rows["logits_top"][component], rows["logits_top_value"][component]),

@@ -112,7 +112,7 @@ class Neighbour(BaseModel):
 
 
 class ComponentCard(BaseModel):
-    """All that is known of one component. `histogram` counts its activations in equal bins of 0..max."""
+    """All that is known of one component. `histogram` counts its activations in equal bins of 0..histogram_end."""
 
     component: int
     count: int
@@ -120,6 +120,7 @@ class ComponentCard(BaseModel):
     max: float
     mean: float
     histogram: list[int]
+    histogram_end: float
     explanations: list[Said]
     groups: list[Group]
     promoted: list[Logit]

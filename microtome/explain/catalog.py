@@ -1,8 +1,8 @@
 """The catalogue: in one pass over text, what every component of a dictionary responds to.
 
 The pass spills (token, component, value) triples to disk by range of components, so memory does not grow with the text.
-Then each range is sorted once: its columns are written, and a sketch of it is made, from which everything is read that is
-said of its components (`store/sketches.py`). Several can share a text, each a part of its windows; `store/merging.py` joins
+Then each range is sorted once: its columns are written, and a sketch of it is made, from which is read what is said of
+its components (`store/sketches.py`). Several can share a text, each a part of its windows; `store/merging.py` joins
 what they made, to the bit what one alone would have made.
 """
 
@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from microtome.core.component import Dictionary
-from microtome.core.errors import NotFinite, Refusal
+from microtome.core.errors import NotFinite
 from microtome.core.model import Model
 from microtome.core.trace import Trace
 from microtome.data.windows import Text

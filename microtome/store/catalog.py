@@ -156,7 +156,7 @@ def exemplar_groups() -> list[str]:
 
 
 def mapped(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file of safetensors, read from disk as they are looked at. Raises SafetensorError for half a file."""
+    """The arrays of a safetensors file, read from disk when looked at. Raises SafetensorError for half a file."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         try:
@@ -198,7 +198,7 @@ def write_rest(
     count, context = windows["tokens"].shape
     tokens = count * (context - 1)
     save_file(sketches.arrays(), folder / SKETCHES)
-    every = {name: np.ascontiguousarray(row) for name, row in (sketches.rows(tokens) | rows).items()}
+    every = {name: np.ascontiguousarray(row) for name, row in (sketches.rows(tokens) | dict(rows)).items()}
     save_file(every, folder / "components.safetensors")
     save_file(dict(windows), folder / "windows.safetensors")
     (folder / "vocabulary.json").write_text(json.dumps(vocabulary))

@@ -15,21 +15,12 @@ from safetensors.numpy import save_file
 from microtome.browser.cards import token_ids, training
 from microtome.browser.live import LONGEST_TEXT
 from microtome.browser.runs import Runs
-from microtome.browser.server import PortTaken, create_app, serve
+from microtome.browser.server import PortTaken, serve
 from microtome.store.catalog import Catalog, mapped
-from tests.browser.conftest import TOKEN
 from tests.browser.sample import COMPONENTS, SampleSession, run_record, write_run
+from tests.browser.served import TOKEN, cards, client_of
 
 WEB = Path(__file__).parents[2] / "web"
-
-
-def client_of(folder: Path, open_session=SampleSession) -> TestClient:
-    headers = {"Authorization": f"Bearer {TOKEN}"}
-    return TestClient(create_app(folder, TOKEN, open_session), base_url="http://127.0.0.1:8000", headers=headers)
-
-
-def cards(client: TestClient) -> dict[str, dict]:
-    return {card["name"]: card for card in client.get("/api/runs").json()["runs"]}
 
 
 def test_runs_are_found_three_levels_down_and_told_as_they_are(client: TestClient) -> None:

@@ -29,7 +29,7 @@ VOCABULARY = [f"t{i}" for i in range(toys.VOCAB)]
 
 def text() -> Text:
     ids = torch.randint(toys.VOCAB, (WINDOWS, CONTEXT), generator=torch.Generator().manual_seed(0))
-    document, labels = np.arange(WINDOWS) // 50, torch.rand(WINDOWS, CONTEXT, 2).numpy() < 0.3
+    document, labels = np.arange(WINDOWS) // 50, np.random.default_rng(0).random((WINDOWS, CONTEXT, 2)) < 0.3
     return Text(ids, document, ["a", "b", "c", "d"], labels)
 
 

@@ -415,7 +415,7 @@ export interface components {
         };
         /**
          * ComponentCard
-         * @description All that is known of one component. `histogram` counts its activations in equal bins of 0..max.
+         * @description All that is known of one component. `histogram` counts its activations in equal bins of 0..histogram_end.
          */
         ComponentCard: {
             /** Component */
@@ -430,6 +430,8 @@ export interface components {
             groups: components["schemas"]["Group"][];
             /** Histogram */
             histogram: number[];
+            /** Histogram End */
+            histogram_end: number;
             /** Max */
             max: number;
             /** Mean */
