@@ -32,6 +32,7 @@ from microtome.toys.modular import ModularAddition
 
 NANDA = "Nanda et al. 2023, arXiv 2301.05217"
 WARM_UP = 10  # steps
+KEPT_MEMORY = 8_000_000  # numbers
 KEY_FREQUENCIES = (3.0, 5.0)
 PROFILE = "embedding by frequency"
 UNITS = dict.fromkeys(("train", "test", "all", "restricted", "excluded"), "nats") | {PROFILE: "length"}
@@ -84,6 +85,7 @@ class Training:
             weights, lr=size.rate, weight_decay=size.decay, betas=(0.9, 0.98), fused=True
         )
         folder.mkdir(parents=True, exist_ok=True)
+        torch.empty(KEPT_MEMORY)  # glibc keeps as much from then on; giving it back at each step takes a tenth of it
         if self.state.exists():
             self._resume()
 
