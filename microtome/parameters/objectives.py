@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from microtome.core.errors import Refusal
@@ -63,7 +63,7 @@ class Weighted:
     `weight` sums to 1 over rows; means over rows are then exact in expectation.
     """
 
-    x: Float[Tensor, "*seeds rows d"]
+    x: Shaped[Tensor, "*seeds rows d"]
     weight: Float[Tensor, "rows"]
 
     def __len__(self) -> int:

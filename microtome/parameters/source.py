@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from microtome.core.errors import NotFinite, Refusal
@@ -15,9 +15,9 @@ from microtome.parameters.objectives import Weighted
 
 @runtime_checkable
 class Source(Protocol):
-    """Rows of inputs, such as `microtome.toys.Sparse` draws; without a seed axis."""
+    """Rows of inputs, such as `microtome.toys.Sparse` draws, or of ids; without a seed axis."""
 
-    def draw(self, rows: int, generator: torch.Generator) -> Float[Tensor, "rows d"]: ...
+    def draw(self, rows: int, generator: torch.Generator) -> Shaped[Tensor, "rows d"]: ...
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Every(Feed):
 
     def batch(self, rows: int, lead: tuple[int, ...], generator: torch.Generator) -> Weighted:
         x = self.source.draw(rows * lead_size(lead), generator).unflatten(0, (*lead, rows))
-        return Weighted(x, x.new_full((rows,), 1 / rows))
+        return Weighted(x, each(x, rows, 1 / rows))
 
 
 class Occupied(Feed):
@@ -73,17 +73,22 @@ class Occupied(Feed):
         if self.empty == 0:
             return Every(self.source).batch(rows, lead, generator)
         x = self._occupied((rows - 1) * lead_size(lead), generator).unflatten(0, (*lead, rows - 1))
-        weight = x.new_full((rows,), (1 - self.empty) / (rows - 1))
+        weight = each(x, rows, (1 - self.empty) / (rows - 1))
         weight[0] = self.empty
         return Weighted(torch.cat((torch.zeros_like(x[..., :1, :]), x), -2), weight)
 
-    def _occupied(self, rows: int, generator: torch.Generator) -> Float[Tensor, "rows d"]:
+    def _occupied(self, rows: int, generator: torch.Generator) -> Shaped[Tensor, "rows d"]:
         found: list[Tensor] = []
         while sum(map(len, found)) < rows:
             missing = rows - sum(map(len, found))
             x = self.source.draw(int(1.1 * missing / (1 - self.empty)) + 16, generator)
             found.append(x[(x != 0).any(-1)])
         return torch.cat(found)[:rows]
+
+
+def each(x: Tensor, rows: int, weight: float) -> Float[Tensor, "rows"]:
+    """The same weight for so many rows of the kind of x, a fraction also where that is ids."""
+    return torch.full((rows,), weight, dtype=x.dtype if x.is_floating_point() else None, device=x.device)
 
 
 def lead_size(lead: tuple[int, ...]) -> int:

@@ -120,6 +120,14 @@ def test_empty_rows_are_drawn_once_and_count_as_often_as_they_come(generator: to
     torch.testing.assert_close(mean, torch.full((1, 3), 0.05), atol=2e-3, rtol=0)
 
 
+@pytest.mark.parametrize("empty", [0, 1])
+def test_rows_of_ids_weigh_as_rows_of_numbers_do(empty: int, generator: torch.Generator) -> None:
+    rows = torch.cat((torch.ones(3, 2), torch.zeros(empty, 2)))
+    ids, numbers = (Occupied(Given(x), generator).batch(8, (), generator) for x in (rows.long(), rows))
+    assert not ids.x.is_floating_point() and float(ids.weight.sum()) == pytest.approx(1)
+    torch.testing.assert_close(ids.weight, numbers.weight, atol=0.02, rtol=0)
+
+
 def test_what_cannot_be_is_refused(generator: torch.Generator) -> None:
     with pytest.raises(Refusal, match="0 seeds"):
         decompose(toy(), DATA, BOTH, method=SVD(), seeds=0)
