@@ -18,8 +18,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from microtome.circuits.edge_attribution import Ends, ends_of, written
+from microtome.circuits.edge_attribution import written
 from microtome.circuits.edges import ROLES, Edge, EdgeGraph
+from microtome.circuits.gradient_paths import Ends, ends_of
 from microtome.circuits.wiring import ALIKE, Wiring, wiring
 from microtome.core.edit import Edit, fill
 from microtome.core.errors import Refusal

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from microtome.circuits.attribution import both, change, summed
-from microtome.circuits.edge_attribution import midpoints
 from microtome.circuits.games import node_sites, refuse_unaligned
+from microtome.circuits.gradient_paths import midpoints
 from microtome.core.edit import fill
 from microtome.core.gradients import gradients
 from microtome.core.inputs import Inputs

@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from microtome.circuits.edge_attribution import masked, written
+from microtome.circuits.edge_attribution import written
 from microtome.circuits.edges import EdgeGraph
+from microtome.circuits.gradient_paths import masked
 from microtome.circuits.wiring import Wiring, wiring
 from microtome.core.inputs import Inputs, Tokens
 from microtome.core.model import Resumable

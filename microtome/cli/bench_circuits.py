@@ -27,7 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 from microtome.circuits.attribution_graph import attribute
-from microtome.circuits.edge_attribution import AlongInputs, edge_attribution
+from microtome.circuits.edge_attribution import edge_attribution
+from microtome.circuits.gradient_paths import AlongInputs
 from microtome.circuits.targets import TopLogits
 from microtome.circuits.wiring import wiring
 from microtome.cli.timing import peak_memory, seconds

@@ -13,9 +13,10 @@ from torch import Tensor
 from microtome.circuits.acdc import ACDC
 from microtome.circuits.circuit_run import CircuitRun
 from microtome.circuits.circuit_score import scale
-from microtome.circuits.edge_attribution import AlongInputs, AtClean, Path, edge_attribution
+from microtome.circuits.edge_attribution import edge_attribution
 from microtome.circuits.edges import EdgeGraph
 from microtome.circuits.games import EdgeGame, Game, NodeGame, left_out
+from microtome.circuits.gradient_paths import AlongInputs, AtClean, Path
 from microtome.circuits.masks import EdgeMask
 from microtome.circuits.node_attribution import node_attribution
 from microtome.circuits.wiring import Wiring, wiring

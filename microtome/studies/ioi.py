@@ -23,8 +23,9 @@ from torch import Tensor
 
 from microtome.circuits.circuit_run import CircuitRun
 from microtome.circuits.circuit_score import Curve, curve
-from microtome.circuits.edge_attribution import AlongInputs, edge_attribution
+from microtome.circuits.edge_attribution import edge_attribution
 from microtome.circuits.games import EdgeGame
+from microtome.circuits.gradient_paths import AlongInputs
 from microtome.circuits.heads import name_movers
 from microtome.circuits.wiring import wiring
 from microtome.core.edit import Edit, function

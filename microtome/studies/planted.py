@@ -19,9 +19,10 @@ from torch import Tensor
 
 from microtome.circuits.acdc import acdc
 from microtome.circuits.circuit_run import CircuitRun, exact_edges
-from microtome.circuits.edge_attribution import AlongActivations, AlongInputs, edge_attribution
+from microtome.circuits.edge_attribution import edge_attribution
 from microtome.circuits.edges import ROLES, Reader
 from microtome.circuits.games import NodeGame
+from microtome.circuits.gradient_paths import AlongActivations, AlongInputs
 from microtome.circuits.wiring import Wiring, wiring
 from microtome.core.edit import Edit, fill
 from microtome.core.effects import effects

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from microtome.circuits.circuit_run import CircuitRun, exact_edges
-from microtome.circuits.edge_attribution import AlongActivations, AlongInputs, AtClean, CleanCorrupt, edge_attribution
+from microtome.circuits.edge_attribution import edge_attribution
+from microtome.circuits.feeling import segments
+from microtome.circuits.gradient_paths import AlongActivations, AlongInputs, AtClean, CleanCorrupt, ends_of
 from microtome.circuits.wiring import wiring
 from microtome.core.errors import Refusal
 from microtome.core.linear import Coordinates
@@ -82,9 +84,27 @@ def test_memory_bounds_change_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_a_measure_of_an_early_site_is_refused() -> None:
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize("name", ["gpt2", "gemma2", "gptj", "qwen3"])
+def test_segments_change_no_score(path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, (clean, corrupt) = zoo.model(name), pairs(name)
+    whole = edge_attribution(model, clean, corrupt, MEASURE, path)
+    monkeypatch.setattr("microtome.circuits.feeling.KEPT_BYTES", 0)
+    point = next(path.points(wiring(model, clean), ends_of(wiring(model, clean), clean, corrupt)))
+    apart = segments(wiring(model, clean), point)
+    assert [s.first for s in apart[1:]] == [s.last for s in apart[:-1]]
+    assert len(apart) == (1 if path.needs_activations and point.layer != -1 else 2)
+    torch.testing.assert_close(
+        edge_attribution(model, clean, corrupt, MEASURE, path).each, whole.each, rtol=1e-4, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("in_segments", [False, True])
+def test_a_measure_of_an_early_site_is_refused(in_segments: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     model, (clean, corrupt) = zoo.model("gpt2"), pairs("gpt2")
     measure = activity(Coordinates(model.site("resid_post.0"), 32)[3])
+    if in_segments:
+        monkeypatch.setattr("microtome.circuits.feeling.KEPT_BYTES", 0)
     with pytest.raises(Refusal, match="does not depend on resid_post.1; edges need a measure of the logits"):
         edge_attribution(model, clean, corrupt, measure)
 
