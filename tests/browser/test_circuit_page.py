@@ -1,31 +1,13 @@
 """A circuit run: what the server says of its file, and what its page shows and keeps."""
 
-import json
 import re
-import socket
-import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
 from fastapi.testclient import TestClient
 
-from microtome.browser.server import create_app
 from microtome.store.records import Circuit, FaithfulnessCurve, Judged, Overlap, Run
-from tests.browser.conftest import TOKEN
-from tests.browser.sample import SampleSession
-from tests.browser.test_pages import (
-    AXE,
-    built,  # noqa: F401 (a fixture)
-    chromium,  # noqa: F401 (a fixture)
-    expect,
-    opened,
-    page,  # noqa: F401 (a fixture)
-    rows,
-    settled,
-)
+from tests.browser.reading import everybody_can_read, expect, fit_a_narrow_screen, opened, rows
 
 EDGES = {"input->m0": 3.0, "m0->a1.h0<v>": 2.0, "a1.h1->logits": -1.5, "a0.h1->a1.h0<q>": 1.0, "a1.h0->logits": 0.5}
 NODES = {"m1": 2.0, "a0.h1": -1.0, "a1.h0": 0.5}
@@ -60,7 +42,7 @@ def write(folder: Path, held: Circuit | None) -> None:
 
 
 @pytest.fixture(scope="module")
-def circuits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("circuits")
     write(root / "edges", record("edges", EDGES, 4))
     write(root / "nodes", record("nodes", NODES, 2))
@@ -69,59 +51,23 @@ def circuits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
-def served(circuits: Path) -> Iterator[str]:
-    """The app on a real port, for a real browser."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    app = create_app(circuits, TOKEN, SampleSession)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    server.should_exit = True
-    thread.join(timeout=5)
-
-
-@pytest.fixture(scope="module")
-def address(served: str) -> str:
-    return served
-
-
-@pytest.fixture(scope="module")
-def client(circuits: Path) -> TestClient:
-    app = create_app(circuits, TOKEN, SampleSession)
-    return TestClient(app, base_url="http://127.0.0.1:8000", headers={"Authorization": f"Bearer {TOKEN}"})
-
-
-@pytest.fixture(scope="module")
-def cards(client: TestClient) -> dict[str, dict]:
-    return {card["name"]: card for card in client.get("/api/runs").json()["runs"]}
-
-
-@pytest.fixture(scope="module")
-def at(cards: dict[str, dict]) -> dict[str, str]:
-    return {name: f"run/{card['id']}/circuit" for name, card in cards.items()}
-
-
-def test_units_are_taken_apart_into_the_places_of_the_network(client: TestClient, cards: dict[str, dict]) -> None:
-    assert {name: card["state"] for name, card in cards.items()} == {
+def test_units_are_taken_apart_into_the_places_of_the_network(client: TestClient, runs: dict[str, dict]) -> None:
+    assert {name: card["state"] for name, card in runs.items()} == {
         "edges": "done", "nodes": "done", "stopped": "unfinished", "foreign": "done",
     }  # fmt: skip
-    found = client.get(f"/api/runs/{cards['edges']['id']}/circuit").json()
+    found = client.get(f"/api/runs/{runs['edges']['id']}/circuit").json()
     places = [place["name"] for place in found["places"]]
     assert places == ["input", "a0.h0", "a0.h1", "m0", "a1.h0", "a1.h1", "m1", "logits"]
     ends = {one["name"]: (places[one["source"]], places[one["target"]], one["role"]) for one in found["units"]}
     assert ends["m0->a1.h0<v>"] == ("m0", "a1.h0", "v")
     assert ends["a1.h1->logits"] == ("a1.h1", "logits", "")
-    nodes = client.get(f"/api/runs/{cards['nodes']['id']}/circuit").json()
+    nodes = client.get(f"/api/runs/{runs['nodes']['id']}/circuit").json()
     assert [(one["target"], one["score"]) for one in nodes["units"]] == [(None, 2.0), (None, -1.0), (None, 0.5)]
 
 
-def test_what_cannot_be_shown_is_a_sentence(client: TestClient, cards: dict[str, dict]) -> None:
+def test_what_cannot_be_shown_is_a_sentence(client: TestClient, runs: dict[str, dict]) -> None:
     for name, why in (("stopped", "Its circuit.json is not there"), ("foreign", "a9.h9->logits")):
-        answer = client.get(f"/api/runs/{cards[name]['id']}/circuit")
+        answer = client.get(f"/api/runs/{runs[name]['id']}/circuit")
         assert answer.status_code == 409
         assert why in answer.json()["detail"]
 
@@ -129,7 +75,7 @@ def test_what_cannot_be_shown_is_a_sentence(client: TestClient, cards: dict[str,
 # ---------------------------------------------------------------- the page
 
 
-def test_the_runs_page_leads_to_it_and_the_slider_stands_in_the_address(page) -> None:  # noqa: F811
+def test_the_runs_page_leads_to_it_and_the_slider_stands_in_the_address(page) -> None:
     page.get_by_role("link", name="edges").click()
     expect(page.get_by_role("img", name=re.compile("4 of 8 edges"))).to_be_visible()
     expect(page.get_by_text("unstable")).to_be_visible()
@@ -145,7 +91,7 @@ def test_the_runs_page_leads_to_it_and_the_slider_stands_in_the_address(page) ->
     expect(page.get_by_role("definition").filter(has_text="0.85")).to_have_count(1)
 
 
-def test_a_place_is_pinned_from_the_list_and_keeps_its_edges(page, at) -> None:  # noqa: F811
+def test_a_place_is_pinned_from_the_list_and_keeps_its_edges(page, at) -> None:
     opened(page, at["edges"])
     page.get_by_role("button", name="m0", exact=True).first.click()
     expect(page).to_have_url(re.compile("node=m0"))
@@ -158,38 +104,22 @@ def test_a_place_is_pinned_from_the_list_and_keeps_its_edges(page, at) -> None: 
     expect(page).to_have_url(re.compile("node=a1.h1"))
 
 
-def test_nodes_are_shown_without_edges(page, at) -> None:  # noqa: F811
+def test_nodes_are_shown_without_edges(page, at) -> None:
     opened(page, at["nodes"])
     expect(page.get_by_role("img", name=re.compile("2 of 8 nodes"))).to_be_visible()
     assert page.locator("svg path:not(header path)").count() == 0
     expect(rows(page)).to_have_count(2)
 
 
-def test_what_is_not_there_is_told(page, at) -> None:  # noqa: F811
+def test_what_is_not_there_is_told(page, at) -> None:
     opened(page, at["stopped"])
     expect(page.get_by_text("This circuit cannot be shown.")).to_be_visible()
 
 
-@pytest.mark.skipif(not AXE.exists(), reason="axe-core is absent: run `npm ci` in web/")
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_everybody_can_read_it(page, at, theme: str) -> None:  # noqa: F811
-    page.emulate_media(color_scheme=theme, reduced_motion="reduce")
-    for hash in (at["edges"], at["nodes"] + "?node=m1"):
-        opened(page, hash)
-        settled(page)
-        page.evaluate(AXE.read_text() + "; 0")
-        found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
-        grave = {
-            it["id"]: [node["target"] for node in it["nodes"]]
-            for it in found
-            if it["impact"] in ("serious", "critical")
-        }
-        assert grave == {}, json.dumps(grave)
+def test_everybody_can_read_it(page, at, theme: str) -> None:
+    everybody_can_read(page, [at["edges"], at["nodes"] + "?node=m1"], theme)
 
 
-def test_a_narrow_screen_is_not_scrolled_sideways(page, at) -> None:  # noqa: F811
-    page.set_viewport_size({"width": 390, "height": 844})
-    for hash in (at["edges"], at["nodes"]):
-        opened(page, hash)
-        settled(page)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390, hash
+def test_a_narrow_screen_is_not_scrolled_sideways(page, at) -> None:
+    fit_a_narrow_screen(page, [at["edges"], at["nodes"]])

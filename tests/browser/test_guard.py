@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI
 
 from microtome.browser.guard import LONGEST_BODY, Guard
-from tests.browser.conftest import TOKEN
+from tests.browser.served import TOKEN
 
 BEARER = {"authorization": f"Bearer {TOKEN}"}
 HOST = "127.0.0.1:8000"

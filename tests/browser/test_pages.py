@@ -1,77 +1,18 @@
 """The pages in a real browser: what they show, what keys and clicks do, and that nothing leaves this machine."""
 
 import gzip
-import importlib.util
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-CHROMIUM = next((p for p in map(Path, ("/usr/bin/chromium", "/usr/bin/chromium-browser")) if p.exists()), None)
-AXE = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync", "--no-first-run"]
-
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is absent: pip install playwright")
-expect = playwright.expect
-PATIENCE = 20_000  # ms; a page answers in a tenth of a second, a busy machine may not
-expect.set_options(timeout=PATIENCE)
-
-from tests.browser.conftest import TOKEN  # noqa: E402
-from tests.browser.sample import COMPONENTS, HOSTILE  # noqa: E402
-
-
-@pytest.fixture(scope="module", autouse=True)
-def built() -> None:
-    """The pages as their sources stand now."""
-    spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
-    hatch_build = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hatch_build)
-    try:
-        hatch_build.build(ROOT)
-    except hatch_build.NoPage as reason:
-        pytest.skip(str(reason))
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator:
-    if CHROMIUM is None:
-        pytest.skip("chromium is absent: apt-get install chromium")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(chromium, address: str) -> Iterator:
-    """A page that is let in. Afterwards: nothing went wrong in it, and nothing was asked of any other server."""
-    page = chromium.new_page(viewport={"width": 1280, "height": 900})
-    page.set_default_timeout(PATIENCE)
-    wrong, elsewhere = [], []
-    page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("request", lambda asked: elsewhere.append(asked.url) if not asked.url.startswith(address + "/") else None)
-    page.goto(f"{address}/?token={TOKEN}")
-    yield page
-    page.close()
-    assert elsewhere == []
-    assert [line for line in wrong if "the server responded with a status of" not in line] == []
+from tests.browser.reading import NARROW, ROOT, everybody_can_read, expect, fit_a_narrow_screen, opened, rows
+from tests.browser.sample import COMPONENTS, HOSTILE
 
 
 @pytest.fixture
 def run(page) -> str:
     """The hash of the finished run's dictionary."""
     return page.get_by_role("link", name="specimen-8").get_attribute("href")
-
-
-def opened(page, hash: str) -> None:
-    page.evaluate("hash => { location.hash = hash }", hash)
-
-
-def rows(page):
-    return page.locator("tbody tr:not([aria-hidden])")
 
 
 def first(page, column: int) -> str:
@@ -300,39 +241,17 @@ PAGES = (
 )
 
 
-def settled(page) -> None:
-    expect(page.locator("h1")).to_be_visible()
-    page.wait_for_load_state("networkidle")
-    expect(page.locator(".loading")).to_have_count(0)
-
-
-@pytest.mark.skipif(not AXE.exists(), reason="axe-core is absent: run `npm ci` in web/")
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_everybody_can_read_every_page(page, run: str, theme: str) -> None:
-    page.emulate_media(color_scheme=theme, reduced_motion="reduce")
-    for hash in PAGES:
-        opened(page, hash.format(run=run))
-        settled(page)
-        page.evaluate(AXE.read_text() + "; 0")
-        found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
-        grave = {
-            it["id"]: [node["target"] for node in it["nodes"]]
-            for it in found
-            if it["impact"] in ("serious", "critical")
-        }
-        assert grave == {}, f"{hash} in {theme}"
+    everybody_can_read(page, [hash.format(run=run) for hash in PAGES], theme)
 
 
 def test_a_narrow_screen_is_not_scrolled_sideways(page, run: str) -> None:
-    page.set_viewport_size({"width": 390, "height": 844})
-    for hash in PAGES:
-        opened(page, hash.format(run=run))
-        settled(page)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390, hash
+    fit_a_narrow_screen(page, [hash.format(run=run) for hash in PAGES])
 
 
 def test_a_narrow_table_keeps_its_explanations_readable(page, run: str) -> None:
-    page.set_viewport_size({"width": 390, "height": 844})
+    page.set_viewport_size(NARROW)
     opened(page, run)
     assert rows(page).first.locator(".what").bounding_box()["width"] > 120
 
@@ -344,6 +263,6 @@ def test_the_theme_is_chosen_and_remembered(page) -> None:
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
 
 
-def test_the_first_page_is_small() -> None:
+def test_the_first_page_is_small(built: None) -> None:
     scripts = (ROOT / "microtome" / "browser" / "static" / "assets").glob("*.js")
     assert sum(len(gzip.compress(script.read_bytes())) for script in scripts) < 150_000

@@ -1,32 +1,15 @@
 """Parts of weights, studies and dynamics: what the server says of their files, and what their pages show and keep."""
 
-import json
 import re
-import socket
-import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-import uvicorn
 from fastapi.testclient import TestClient
 
-from microtome.browser.server import create_app
 from microtome.store.records import Claim, Dynamics, Endured, PartedWeight, Result, Run, Stretch, TakenApart
 from microtome.store.tensors import write_tensors
-from tests.browser.conftest import TOKEN
-from tests.browser.sample import SampleSession
-from tests.browser.test_pages import (
-    AXE,
-    built,  # noqa: F401 (a fixture)
-    chromium,  # noqa: F401 (a fixture)
-    expect,
-    opened,
-    page,  # noqa: F401 (a fixture)
-    settled,
-)
+from tests.browser.reading import everybody_can_read, expect, fit_a_narrow_screen, opened
 
 DRAWN = "<p style='color:inherit'>drawn</p>"
 
@@ -87,7 +70,7 @@ def write_parts(folder: Path, texts: list[list[str]]) -> None:
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("results")
     write_study(root / "geometry")
     write_dynamics(root / "geometry" / "seed-0")
@@ -98,69 +81,37 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
-def address(results: Path) -> Iterator[str]:
-    """The app on a real port, for a real browser."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(results, TOKEN, SampleSession), log_level="warning", access_log=False)
-    )
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    server.should_exit = True
-    thread.join(timeout=5)
-
-
-@pytest.fixture(scope="module")
-def client(results: Path) -> TestClient:
-    app = create_app(results, TOKEN, SampleSession)
-    return TestClient(app, base_url="http://127.0.0.1:8000", headers={"Authorization": f"Bearer {TOKEN}"})
-
-
-@pytest.fixture(scope="module")
-def cards(client: TestClient) -> dict[str, dict]:
-    return {card["name"]: card for card in client.get("/api/runs").json()["runs"]}
-
-
-@pytest.fixture(scope="module")
-def at(cards: dict[str, dict]) -> dict[str, str]:
-    return {name: f"run/{card['id']}/{card['shows']}" for name, card in cards.items()}
-
-
 # ---------------------------------------------------------------- the server
 
 
-def test_results_are_runs_without_a_run_json(cards: dict[str, dict]) -> None:
-    assert {name: (card["shows"], card["state"]) for name, card in cards.items()} == {
+def test_results_are_runs_without_a_run_json(runs: dict[str, dict]) -> None:
+    assert {name: (card["shows"], card["state"]) for name, card in runs.items()} == {
         "broken": ("dictionary", "unreadable"), "geometry": ("study", "done"), "geometry/seed-0": ("dynamics", "done"),
         "parts": ("parts", "done"), "words": ("parts", "done"),
     }  # fmt: skip
-    assert "result.json cannot be read" in cards["broken"]["message"]
+    assert "result.json cannot be read" in runs["broken"]["message"]
 
 
-def test_a_study_is_its_claims_and_its_page_can_do_nothing(client: TestClient, cards: dict[str, dict]) -> None:
-    found = client.get(f"/api/runs/{cards['geometry']['id']}/study").json()
+def test_a_study_is_its_claims_and_its_page_can_do_nothing(client: TestClient, runs: dict[str, dict]) -> None:
+    found = client.get(f"/api/runs/{runs['geometry']['id']}/study").json()
     assert [claim["expected"] for claim in found["claims"]] == ["1 ± 0.1", "at least 2"] and found["drawn"]
-    drawn = client.get(f"/api/runs/{cards['geometry']['id']}/page.html")
+    drawn = client.get(f"/api/runs/{runs['geometry']['id']}/page.html")
     policies = drawn.headers.get_list("content-security-policy")
     assert len(policies) == 1 and policies[0].startswith("sandbox; default-src 'none'") and DRAWN in drawn.text
     assert "script" not in policies[0] and "frame-ancestors 'self'" in policies[0]
     assert drawn.headers["x-content-type-options"] == "nosniff"
-    assert client.get(f"/api/runs/{cards['parts']['id']}/page.html").status_code == 409
+    assert client.get(f"/api/runs/{runs['parts']['id']}/page.html").status_code == 409
 
 
-def test_profiles_are_gathered_from_curves(client: TestClient, cards: dict[str, dict]) -> None:
-    found = client.get(f"/api/runs/{cards['geometry/seed-0']['id']}/dynamics").json()
+def test_profiles_are_gathered_from_curves(client: TestClient, runs: dict[str, dict]) -> None:
+    found = client.get(f"/api/runs/{runs['geometry/seed-0']['id']}/dynamics").json()
     assert [curve["name"] for curve in found["curves"]] == ["loss"]
     (size,) = found["profiles"]
     assert size["members"] == ["1", "2"] and size["values"][3] == [4, -1] and size["unit"] == "length"
 
 
-def test_parts_are_counted_through_all_weights(client: TestClient, cards: dict[str, dict]) -> None:
-    at = f"/api/runs/{cards['parts']['id']}/parts"
+def test_parts_are_counted_through_all_weights(client: TestClient, runs: dict[str, dict]) -> None:
+    at = f"/api/runs/{runs['parts']['id']}/parts"
     found = client.get(at).json()
     assert [one["alive"] for one in found["weights"]] == [2, 2] and found["weights"][0]["by_input"][1] == [0.0, 0.9]
     card = client.get(f"{at}/4").json()
@@ -169,14 +120,14 @@ def test_parts_are_counted_through_all_weights(client: TestClient, cards: dict[s
     (row,) = card["rows"]
     assert row["entries"] == [{"name": "feature 1", "value": 1.0, "here": False}]
     assert client.get(f"{at}/6").status_code == 404
-    words = client.get(f"/api/runs/{cards['words']['id']}/parts/0").json()
+    words = client.get(f"/api/runs/{runs['words']['id']}/parts/0").json()
     assert [e["name"] for e in words["rows"][1]["entries"] if e["here"]] == ["\n"]  # row 4: the second of window 1
 
 
 # ---------------------------------------------------------------- the pages
 
 
-def test_a_study_with_its_page_in_a_frame(page) -> None:  # noqa: F811
+def test_a_study_with_its_page_in_a_frame(page) -> None:
     page.get_by_role("link", name="geometry", exact=True).click()
     expect(page.get_by_text("1 of 2 claims fail.")).to_be_visible()
     expect(page.get_by_role("rowheader", name="a <b>bound</b>")).to_be_visible()
@@ -184,7 +135,7 @@ def test_a_study_with_its_page_in_a_frame(page) -> None:  # noqa: F811
     assert page.title() == "Study · Microtome"
 
 
-def test_the_slider_over_checkpoints_stands_in_the_address(page, at) -> None:  # noqa: F811
+def test_the_slider_over_checkpoints_stands_in_the_address(page, at) -> None:
     opened(page, at["geometry/seed-0"])
     slider = page.get_by_role("slider")
     expect(slider).to_have_attribute("aria-valuetext", "step 300, cleanup")
@@ -203,7 +154,7 @@ def test_the_slider_over_checkpoints_stands_in_the_address(page, at) -> None:  #
     expect(slider).to_have_attribute("aria-valuetext", "step 300, cleanup")
 
 
-def test_parts_are_walked_with_keys_and_lead_to_their_partners(page, at) -> None:  # noqa: F811
+def test_parts_are_walked_with_keys_and_lead_to_their_partners(page, at) -> None:
     opened(page, at["parts"])
     expect(page.get_by_text("Adversarial, 20 steps")).to_be_visible()
     expect(page.get_by_role("img", name=re.compile("Importance of 2 parts on 2 inputs"))).to_be_visible()
@@ -224,26 +175,10 @@ def test_parts_are_walked_with_keys_and_lead_to_their_partners(page, at) -> None
 PAGES = ("geometry", "geometry/seed-0", "parts", "words")
 
 
-@pytest.mark.skipif(not AXE.exists(), reason="axe-core is absent: run `npm ci` in web/")
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_everybody_can_read_them(page, at, theme: str) -> None:  # noqa: F811
-    page.emulate_media(color_scheme=theme, reduced_motion="reduce")
-    for hash in (*(at[name] for name in PAGES[:3]), at["words"] + "?part=0"):
-        opened(page, hash)
-        settled(page)
-        page.evaluate(AXE.read_text() + "; 0")
-        found = page.evaluate("axe.run(document, { resultTypes: ['violations'], iframes: false })")["violations"]
-        grave = {
-            it["id"]: [node["target"] for node in it["nodes"]]
-            for it in found
-            if it["impact"] in ("serious", "critical")
-        }
-        assert grave == {}, json.dumps(grave)
+def test_everybody_can_read_them(page, at, theme: str) -> None:
+    everybody_can_read(page, [*(at[name] for name in PAGES[:3]), at["words"] + "?part=0"], theme)
 
 
-def test_a_narrow_screen_is_not_scrolled_sideways(page, at) -> None:  # noqa: F811
-    page.set_viewport_size({"width": 390, "height": 844})
-    for name in PAGES:
-        opened(page, at[name] + ("?part=1" if at[name].endswith("parts") else ""))
-        settled(page)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
+def test_a_narrow_screen_is_not_scrolled_sideways(page, at) -> None:
+    fit_a_narrow_screen(page, [at[name] + ("?part=1" if name == "parts" else "") for name in PAGES])
