@@ -12,14 +12,17 @@ FOLDER = Path(__file__).parents[1] / "docs" / "schemas"
 
 
 def schemas() -> dict[str, str]:
-    """The text of every schema, by its file's name: summary.json gives summary.schema.json."""
-    kinds = sorted((k for k in vars(records).values() if is_record(k)), key=lambda k: k.file)
-    return {f"{Path(kind.file).stem}.schema.json": schema_of(kind) for kind in kinds}
+    """The text of every schema, by its file's name: microtome/summary/1 gives summary.schema.json."""
+    return {f"{name_of(kind)}.schema.json": schema_of(kind) for kind in vars(records).values() if is_record(kind)}
 
 
 def is_record(kind: object) -> bool:
     """A record that is written to a file of its own name."""
     return isinstance(kind, type) and issubclass(kind, records.Record) and "file" in vars(kind)
+
+
+def name_of(kind: type[records.Record]) -> str:
+    return kind.model_fields["schema_name"].default.split("/")[1]
 
 
 def schema_of(kind: type[records.Record]) -> str:

@@ -2,13 +2,10 @@
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from pydantic import BaseModel, ConfigDict
 
 from microtome.circuits.graph_files import write_graph
 from microtome.circuits.graph_interventions import Comparison, compare, held_attention
@@ -23,67 +20,13 @@ from microtome.circuits.pruning import (
     prune,
 )
 from microtome.circuits.replacement import FEATURE, TARGET
+from microtome.cli.finished import finished
 from microtome.cli.prompt_graph import Asked, PromptGraph, absolute, known
 from microtome.core.errors import Refusal
 from microtome.data.windows import pieces
-from microtome.store.records import Run
+from microtome.store.records import Foretold, Graphed, GraphScores, GraphTarget
 
 Text = Callable[[int], str]
-
-
-class Scored(BaseModel):
-    """Shares from 0 to 1: how much of the targets goes back to tokens, how much of what is read is no error."""
-
-    model_config = ConfigDict(extra="forbid")
-    replacement: float
-    completeness: float
-
-
-class Correlated(BaseModel):
-    """What the graph foretold of taking components away, beside what that did; None where neither changes."""
-
-    model_config = ConfigDict(extra="forbid")
-    components: int
-    pearson: float | None
-    spearman: float | None
-
-
-class Explained(BaseModel):
-    """One target: its text, its probability, and its logit less the mean over the vocabulary."""
-
-    model_config = ConfigDict(extra="forbid")
-    token: str
-    probability: float
-    logit: float
-
-
-class Graphed(BaseModel):
-    """A graph in figures. `incomplete`: how far edges and bias are from a node's activity, of the largest summed.
-
-    `whole` and `kept` are scores as the paper defines them, before and after pruning; `whole_as_circuit_tracer` is what
-    circuit-tracer would print. What was dropped, or cut, of what nodes
-    read is `left_out`.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-    model: str
-    prompt: str
-    tokens: int
-    components: int
-    explored: int
-    edges: int
-    kept_nodes: int
-    kept_edges: int
-    targets: list[Explained]
-    incomplete: float
-    whole: Scored
-    kept: Scored
-    whole_as_circuit_tracer: Scored
-    whole_left_out: float
-    kept_left_out: float
-    attention_held: Correlated
-    attention_free: Correlated
-    seconds: float
 
 
 def graph(
@@ -149,7 +92,8 @@ def graph(
         raise Refusal(f"--interventions is {interventions}; give how many components to take away, or 0 for none")
     asked = Asked(
         prompt=prompt, dictionaries=[absolute(d) for d in dictionaries], nodes=nodes, edges=edges, logits=logits,
-        mass=mass, most=most, drop=drop, through_mlps=through_mlps, allow_pickle=allow_pickle, memory=memory,
+        mass=mass, most=most, drop=drop, interventions=interventions, through_mlps=through_mlps,
+        allow_pickle=allow_pickle, memory=memory,
     )  # fmt: skip
     built = PromptGraph.build(model, asked)
     pruned = prune(built.graph, nodes, edges)
@@ -161,21 +105,13 @@ def graph(
         about={"interventions": {"held": held.model_dump(), "free": free.model_dump()}},
     )  # fmt: skip
     seconds = time.perf_counter() - began
-    record(absolute(model), asked, seconds).write(into)
+    finished("graph", absolute(model), asked.model_dump(), into, seconds)
     summary = told(model, prompt, pruned, reader(built), held, free, seconds)
-    for file in (into / "summary.json", *([json] if json else [])):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(summary.model_dump_json(indent=2))
+    summary.write(into)
+    if json is not None:
+        json.write_text(summary.model_dump_json(indent=2, by_alias=True))
     show(summary, into)
     return summary
-
-
-def record(model: str, asked: Asked, seconds: float) -> Run:
-    """run.json: all that is needed to build the graph again."""
-    return Run(
-        command="graph", arguments=asked.model_dump(), model=model, site="", version=version("microtome"),
-        created=datetime.now(UTC).isoformat(timespec="seconds"), stage="done", seconds=seconds,
-    )  # fmt: skip
 
 
 def reader(built: PromptGraph) -> Text:
@@ -183,24 +119,24 @@ def reader(built: PromptGraph) -> Text:
     return lambda token: pieces(built.model.tokenizer, [token])[0]
 
 
-def taken_away(built: PromptGraph, count: int, hold: bool) -> Correlated:
+def taken_away(built: PromptGraph, count: int, hold: bool) -> Foretold:
     """The most influential components, taken away one by one, attention held as it was or free."""
     graph = built.graph
     reached = influence(graph.edges.shares(), graph.weights).masked_fill(~graph.which(FEATURE), 0.0)
     chosen = [i for i in reached.topk(min(count, len(reached))).indices.tolist() if reached[i] > 0]
     if not chosen:
-        return Correlated(components=0, pearson=None, spearman=None)
+        return Foretold(components=0, pearson=None, spearman=None)
     held = held_attention(built.replacement) if hold else []
     found: Comparison = compare(built.model, built.replacement, graph, built.targets[0], chosen, hold=held)
-    return Correlated(components=len(chosen), pearson=known(found.pearson), spearman=known(found.spearman))
+    return Foretold(components=len(chosen), pearson=known(found.pearson), spearman=known(found.spearman))
 
 
 def told(
-    model: str, prompt: str, pruned: Pruned, text: Text, held: Correlated, free: Correlated, seconds: float
+    model: str, prompt: str, pruned: Pruned, text: Text, held: Foretold, free: Foretold, seconds: float
 ) -> Graphed:
     graph, kept = pruned.graph, pruned.kept()
     targets = [
-        Explained(token=text(node.index), probability=float(weight), logit=node.activity)
+        GraphTarget(token=text(node.index), probability=float(weight), logit=node.activity)
         for node, weight in zip(graph.nodes, graph.weights, strict=True)
         if node.kind == TARGET
     ]
@@ -215,8 +151,8 @@ def told(
     )  # fmt: skip
 
 
-def scored(found: Scores) -> Scored:
-    return Scored(replacement=found.replacement, completeness=found.completeness)
+def scored(found: Scores) -> GraphScores:
+    return GraphScores(replacement=found.replacement, completeness=found.completeness)
 
 
 def show(summary: Graphed, into: Path) -> None:

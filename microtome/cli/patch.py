@@ -1,10 +1,9 @@
 """`microtome patch`: at which layer and position does what tells a clean prompt from a corrupt one stand?"""
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
@@ -16,31 +15,7 @@ from microtome.core.inputs import Tokens
 from microtome.core.measure import LOGITS, logit_diff
 from microtome.models.hooked import HookedModel
 from microtome.models.load import load
-from microtome.store.records import Record
-
-
-class Patched(Record[Literal["microtome/patch/1"]]):
-    """patch.json: a grid of patches, one for each layer and position.
-
-    `share` is how far each patch went from the value it started at (0) to that of the other prompt (1).
-    """
-
-    file: ClassVar[str] = "patch.json"
-    schema_name: Literal["microtome/patch/1"] = Field(default="microtome/patch/1", alias="schema")
-    model: str
-    site: str
-    direction: Literal["denoise", "noise"]
-    clean: str
-    corrupt: str
-    right: str
-    wrong: str
-    clean_value: float  # logit of right minus logit of wrong after the clean prompt
-    corrupt_value: float
-    measure: str
-    sites: list[str]
-    tokens: list[str]  # of the prompt that was patched, one for each position
-    effect: list[list[float]]  # by site, then position: the gain in the measure
-    share: list[list[float]]
+from microtome.store.records import Patched
 
 
 def patch(

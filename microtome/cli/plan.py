@@ -10,10 +10,9 @@ from contextlib import closing
 from itertools import islice, repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ClassVar, Literal, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.table import Table
 
@@ -30,39 +29,12 @@ from microtome.models.load import load
 from microtome.store.harvest import Harvested, harvesting
 from microtome.store.passes import Reader
 from microtome.store.quantised import Codec, codec_named
-from microtome.store.records import Record
+from microtome.store.records import Estimate, Plan
 
 AT_ONCE = 32  # windows in a forward pass, as in a harvest
 ENOUGH = 5.0  # seconds for which each of the two is measured
 SHARD = 262_144  # rows of a shard, which wait in memory until it is written
 FLOAT = 4  # bytes
-
-
-class Estimate(BaseModel):
-    """One number, and how it was come by."""
-
-    model_config = ConfigDict(extra="forbid")
-    name: str
-    amount: float
-    unit: Literal["hours", "bytes"]
-    how: str
-
-
-class Plan(Record[Literal["microtome/plan/1"]]):
-    """plan.json: what a harvest and its training are estimated to need on one machine."""
-
-    file: ClassVar[str] = "plan.json"
-    schema_name: Literal["microtome/plan/1"] = Field(default="microtome/plan/1", alias="schema")
-    model: str
-    site: str
-    d: int
-    tokens: int
-    width: int
-    k: int
-    dictionaries: int
-    stored: str
-    epochs: int
-    estimates: list[Estimate]
 
 
 def plan(

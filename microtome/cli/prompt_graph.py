@@ -30,6 +30,7 @@ class Asked(BaseModel):
     mass: float = 0.95
     most: int | None = None
     drop: float = 0.0
+    interventions: int = 20
     through_mlps: bool = False
     allow_pickle: bool = False
     memory: float | None = None
