@@ -1,11 +1,13 @@
 """`microtome convert`: a dictionary in one format, written in another, read back and compared."""
 
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from microtome.cli.published import TARGETS, Published, convert_published
 from microtome.core.component import Dictionary
 from microtome.core.errors import Refusal
 from microtome.dictionaries.formats.format import SiteUnknown
@@ -14,6 +16,7 @@ from microtome.dictionaries.formats.self_check import Found, width_read
 
 SAME = 1e-5  # relative: within so much of what was read must what was written be, on a typical row
 ROWS = 32
+Kept = TypeVar("Kept", bound=BaseModel)
 
 
 class Converted(BaseModel):
@@ -45,10 +48,11 @@ def convert(
     allow_pickle: bool = False,
     seed: int = 0,
     json: Path | None = None,
-) -> Converted:
+) -> Converted | Published:
     """Read a dictionary in any known format, write it in another, read that back and compare.
 
-    Exits with 1 if the two differ.
+    Exits with 1 if the two differ. What is known of the components is written for others, and read from them, too: a
+    run's catalogue with `--to neuronpedia` or `--to saedashboard`, and a folder of either with `--to run`.
 
     Parameters
     ----------
@@ -58,7 +62,7 @@ def convert(
         The folder to write; it must be empty or new.
     to
         The format: microtome, saelens, sparsify, dictionary_learning, gemma_scope, gemma_scope_2, llama_scope,
-        qwen_scope, openai, circuit_tracer or circuit_tracer_clt.
+        qwen_scope, openai, circuit_tracer or circuit_tracer_clt; or neuronpedia, saedashboard, run.
     site
         Where the dictionary belongs, if its files do not say; or which one, where there are several.
     allow_pickle
@@ -68,6 +72,8 @@ def convert(
     json
         Also write what was found to this file.
     """
+    if to in TARGETS:
+        return noted(convert_published(Path(source), into, to), json)
     format_named(to)
     if into.exists() and (not into.is_dir() or any(into.iterdir())):
         raise Refusal(f"{into} is not an empty folder; give another, so that nothing is overwritten")
@@ -81,11 +87,16 @@ def convert(
         said=[line for one in read for line in one.lines] + remarks, difference=found.median().item(),
         worst_difference=found.max().item(), ok=found.median().item() <= SAME,
     )  # fmt: skip
+    show(converted)
+    return noted(converted, json)
+
+
+def noted(record: Kept, json: Path | None) -> Kept:
+    """The record, written to a file where one was named."""
     if json is not None:
         json.parent.mkdir(parents=True, exist_ok=True)
-        json.write_text(converted.model_dump_json(indent=2))
-    show(converted)
-    return converted
+        json.write_text(record.model_dump_json(indent=2))
+    return record
 
 
 def read_back(folder: Path, wanted: list[Found]) -> tuple[list[Found], list[str]]:

@@ -188,21 +188,26 @@ def write_columns(folder: Path, file: int, token: np.ndarray, component: np.ndar
 
 def write_rest(
     folder: Path,
-    sketches: Sketches,
+    sketches: Sketches | None,
     rows: Mapping[str, np.ndarray],
     windows: Mapping[str, np.ndarray],
     vocabulary: list[str],
     about: Mapping,
 ) -> Catalog:
-    """Write what is not columns, the manifest last, and open the catalogue. `rows` are what text does not change."""
+    """Write what is not columns, the manifest last, and open the catalogue.
+
+    `rows` are those that text does not change; without sketches they are all, and the catalogue cannot be joined.
+    """
     count, context = windows["tokens"].shape
-    tokens = count * (context - 1)
-    save_file(sketches.arrays(), folder / SKETCHES)
-    every = {name: np.ascontiguousarray(row) for name, row in (sketches.rows(tokens) | dict(rows)).items()}
-    save_file(every, folder / "components.safetensors")
+    tokens, every = count * (context - 1), dict(rows)
+    if sketches is not None:
+        save_file(sketches.arrays(), folder / SKETCHES)
+        every = sketches.rows(tokens) | every
+    components = {name: np.ascontiguousarray(row) for name, row in every.items()}
+    save_file(components, folder / "components.safetensors")
     save_file(dict(windows), folder / "windows.safetensors")
     (folder / "vocabulary.json").write_text(json.dumps(vocabulary))
-    manifest = {"schema": SCHEMA, "components": len(sketches), "context": context, "tokens": tokens, **about}
+    manifest = {"schema": SCHEMA, "components": len(components["count"]), "context": context, "tokens": tokens, **about}
     with whole(folder / "manifest.json") as path:
         path.write_text(json.dumps(manifest, indent=1))
     return Catalog(folder)

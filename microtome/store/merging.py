@@ -1,8 +1,8 @@
 """Catalogues of parts of a text joined into the one that a single pass over the whole text would have written.
 
 Each part was made by a worker of its own, or on a day of its own; they share the dictionary, and each says which window
-of the text it begins with. Columns follow one another, sketches add (`sketches.py`), the rest is the dictionary's and the
-same in all.
+of the text it begins with. Columns follow one another, sketches add (`sketches.py`), the rest is the dictionary's and
+the same in all.
 """
 
 from collections.abc import Sequence
