@@ -3,7 +3,6 @@
 A floor is measured in turn with the step it bounds, so that a busy machine slows both: quote the share.
 """
 
-import json as json_format
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +10,7 @@ import torch
 
 from microtome.cli.bench_circuits import CircuitTiming, show_circuits, time_circuits
 from microtome.cli.bench_sae import Point, time_sae
+from microtome.cli.figures import write_figures
 from microtome.cli.timing import Timing, compared, show
 from microtome.core.inputs import Tokens
 
@@ -66,8 +66,7 @@ def bench(
         "sae": lambda: time_sae(point),
     }
     found = [timing for name in wanted for timing in benches[name]()]
-    if json is not None:
-        json.write_text(json_format.dumps([t.model_dump() for t in found], indent=1))
+    write_figures(found, json)
     show(found)
     return found
 
@@ -75,8 +74,7 @@ def bench(
 def circuits(json: Path | None) -> list[CircuitTiming]:
     """The rows of `microtome bench circuits`."""
     found = time_circuits()
-    if json is not None:
-        json.write_text(json_format.dumps([t.model_dump() for t in found], indent=1))
+    write_figures(found, json)
     show_circuits(found)
     return found
 

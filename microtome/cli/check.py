@@ -6,6 +6,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from microtome.cli.figures import write_figures
 from microtome.core.errors import Refusal
 from microtome.models.hooked import HookedModel
 from microtome.models.load import load
@@ -36,8 +37,7 @@ def check(model: str, /, *, device: str = "cpu", dtype: str = "float32", json: P
             f"{model} is of no family in the table, so it has no named sites to check; its module paths work as sites"
         )
     checked = told(loaded, loaded.verify())
-    if json is not None:
-        json.write_text(checked.model_dump_json(indent=2, by_alias=True))
+    write_figures(checked, json)
     show(checked)
     return checked
 

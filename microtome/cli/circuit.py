@@ -15,6 +15,7 @@ from microtome.circuits.circuit_files import grouped, read_mib, write_mib
 from microtome.circuits.circuit_score import CircuitReport, along, band, best, enough, report, scale, sizes
 from microtome.circuits.edges import EdgeGraph
 from microtome.cli.discovery import METHODS, Discovered, Field, Options, field_unit
+from microtome.cli.figures import write_figures
 from microtome.cli.finished import finished
 from microtome.cli.progress import Watcher, watcher
 from microtome.core.errors import Refusal
@@ -119,9 +120,7 @@ def circuit(
     finished("circuit", model, arguments, into, record.seconds)
     if mib is not None:
         write_mib(as_graph(field, found, size), mib, d_model=width_of(field))
-    if json is not None:
-        json.parent.mkdir(parents=True, exist_ok=True)
-        json.write_text(record.model_dump_json(indent=2, by_alias=True))
+    write_figures(record, json)
     show(record)
     return record
 

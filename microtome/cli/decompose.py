@@ -13,6 +13,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from microtome.cli.decomposition import alone, endured, meaning, seen, write_parts
+from microtome.cli.figures import write_figures
 from microtome.cli.finished import finished
 from microtome.cli.progress import Watcher, watcher
 from microtome.core.errors import Refusal
@@ -131,9 +132,7 @@ def decompose(
     record.write(into)
     arguments = {"method": method, "sites": sites, "seeds": seeds, "parts": parts, "steps": steps, "seed": seed}
     finished("decompose", model, arguments, into, record.seconds)
-    if json is not None:
-        json.parent.mkdir(parents=True, exist_ok=True)
-        json.write_text(record.model_dump_json(indent=2, by_alias=True))
+    write_figures(record, json)
     show(record)
     return record
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from microtome.cli.dissection import Dissection
+from microtome.cli.figures import write_figures
 from microtome.cli.progress import clock, short, watcher
 from microtome.cli.settings import Settings
 from microtome.store.records import Figures, Summary
@@ -93,8 +94,7 @@ def dissect(
         summary = dissection.finish()
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped; the same command with --resume goes on from here") from None
-    if json is not None:
-        json.write_text(summary.model_dump_json(indent=2, by_alias=True))
+    write_figures(summary, json)
     show(summary, folder)
     return summary
 

@@ -14,6 +14,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
+from microtome.cli.figures import write_figures
 from microtome.cli.progress import clock, short, watcher
 from microtome.core.errors import Refusal
 from microtome.explain.embedding import Embedder, Words
@@ -90,9 +91,7 @@ def explain(
     if dry_run:
         return rehearsed(work, catalog, chosen, asker)
     result = noted(work, catalog, chosen, asker, run)
-    if json is not None:
-        json.parent.mkdir(parents=True, exist_ok=True)
-        json.write_text(result.model_dump_json(indent=2, by_alias=True))
+    write_figures(result, json)
     show(result, run)
     if result.stopped:
         print(f"microtome: {result.stopped}", file=sys.stderr)

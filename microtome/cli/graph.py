@@ -20,6 +20,7 @@ from microtome.circuits.pruning import (
     prune,
 )
 from microtome.circuits.replacement import FEATURE, TARGET
+from microtome.cli.figures import write_figures
 from microtome.cli.finished import finished
 from microtome.cli.prompt_graph import Asked, PromptGraph, absolute, known
 from microtome.core.errors import Refusal
@@ -108,8 +109,7 @@ def graph(
     finished("graph", absolute(model), asked.model_dump(), into, seconds)
     summary = told(model, prompt, pruned, reader(built), held, free, seconds)
     summary.write(into)
-    if json is not None:
-        json.write_text(summary.model_dump_json(indent=2, by_alias=True))
+    write_figures(summary, json)
     show(summary, into)
     return summary
 

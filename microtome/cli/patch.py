@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from microtome.circuits.patching import denoise, noise, recovered
+from microtome.cli.figures import write_figures
 from microtome.cli.finished import finished
 from microtome.core.effects import Effects
 from microtome.core.errors import Refusal
@@ -83,8 +84,7 @@ def patch(
         "clean": clean, "corrupt": corrupt, "right": right, "wrong": wrong, "sites": sites, "direction": direction,
     }  # fmt: skip
     finished("patch", model, arguments, into, site=sites)
-    if json is not None:
-        json.write_text(record.model_dump_json(indent=2, by_alias=True))
+    write_figures(record, json)
     show(record)
     return record
 

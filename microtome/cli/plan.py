@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from microtome.cli.bench import some_tokens
+from microtome.cli.figures import write_figures
 from microtome.core.errors import Refusal
 from microtome.core.fit import fit
 from microtome.core.inputs import Tokens
@@ -103,8 +104,7 @@ def plan(
             size("a checkpoint on disk", dictionaries * sizes.checkpoint, "weights, moments, counts of silence"),
         ],
     )  # fmt: skip
-    if json is not None:
-        json.write_text(found.model_dump_json(indent=2, by_alias=True))
+    write_figures(found, json)
     show(found)
     return found
 

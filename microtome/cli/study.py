@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from microtome.cli.figures import write_figures
 from microtome.cli.progress import clock, watcher
 from microtome.store.records import Result
 from microtome.studies.page import expectation, told, verdict
@@ -54,8 +55,7 @@ def study(
     if json is not None:
         json.parent.mkdir(parents=True, exist_ok=True)
     result = conduct(chosen, Setting(folder, model, text or [], quick, seed, device), watcher())
-    if json is not None:
-        json.write_text(result.model_dump_json(indent=2, by_alias=True))
+    write_figures(result, json)
     show(result, folder)
     return result
 
