@@ -5,7 +5,7 @@
 
 A network with GPT-2-small's shape and random weights; each head's z at each position is patched from clean prompts into
 corrupt ones, and the logit difference at the last position is taken. Ours: `effects`. TransformerLens: its
-`get_act_patch_attn_head_out_by_pos` over a HookedTransformer with the same weights, given the cells as a table.
+`get_act_patch_attn_head_out_by_pos` over a bridge to the same network, given the cells as a table.
 
 They take turns, a position at a time, evenly spread, so that a busy machine slows both alike. Ours takes all heads
 there, since what it does for a cell depends on how many are with it; TransformerLens, to which each is a whole forward
@@ -57,17 +57,33 @@ def ours(rows: int, tokens: int) -> Sweep:
     return sweep
 
 
+def bridge() -> Any:
+    """The network as TransformerLens 4 holds it. It wants a tokenizer, which nothing here uses: one of two words."""
+    from tempfile import TemporaryDirectory
+
+    os.environ["HF_HUB_OFFLINE"] = "1"  # before what looks at it is imported
+    from tokenizers import Tokenizer, models
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    made, words = network(), Tokenizer(models.WordLevel({"a": 0, "<e>": 1}, unk_token="<e>"))
+    with TemporaryDirectory() as folder:
+        PreTrainedTokenizerFast(
+            tokenizer_object=words, **dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), "<e>")
+        ).save_pretrained(folder)
+        made.config.save_pretrained(folder)
+        held = TransformerBridge.boot_transformers(
+            folder, hf_model=made, tokenizer=AutoTokenizer.from_pretrained(folder)
+        )
+    held.enable_compatibility_mode(no_processing=True)
+    return held.eval()
+
+
 def transformer_lens(rows: int, tokens: int) -> Sweep:
     import pandas
-    from transformer_lens import HookedTransformer, HookedTransformerConfig, patching
-    from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights
+    from transformer_lens import patching
 
-    config = HookedTransformerConfig(
-        n_layers=LAYERS, d_model=768, n_ctx=1024, d_head=64, n_heads=HEADS, d_vocab=VOCAB, act_fn="gelu_new",
-        normalization_type="LN",
-    )  # fmt: skip
-    model = HookedTransformer(config).eval().requires_grad_(False)
-    model.load_state_dict(convert_gpt2_weights(network(), config), strict=False)
+    model = bridge()
     clean, corrupt = (prompts(seed, rows, tokens) for seed in (1, 2))
     _, cache = model.run_with_cache(clean)
     each = torch.arange(rows)
