@@ -19,6 +19,7 @@ def evaluate(
     dictionary: str,
     /,
     *,
+    refits: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     into: Path | None = None,
     model: str | None = None,
     site: str | None = None,
@@ -41,6 +42,8 @@ def evaluate(
     ----------
     dictionary
         A run folder, a folder or file in any known format, or a name on the hub.
+    refits
+        The same dictionary, fitted from other seeds: every score also has its interval over all of them.
     into
         The folder to write card.json to (default: runs/eval-NAME).
     model
@@ -71,8 +74,9 @@ def evaluate(
     """
     folder = into or Path("runs") / f"eval-{Path(dictionary).name}"
     settings = Settings.model_validate({
-        "dictionary": dictionary, "into": folder, "model": model, "site": site, "text": text or [], "labels": labels,
-        "tokens": tokens, "held_out": held_out, "spliced": spliced, "context": context, "seed": seed,
+        "dictionary": dictionary, "refits": refits or [], "into": folder, "model": model, "site": site,
+        "text": text or [], "labels": labels, "tokens": tokens, "held_out": held_out,
+        "spliced": spliced, "context": context, "seed": seed,
         "device": device, "allow_pickle": allow_pickle,
     })  # fmt: skip
     if json is not None:
@@ -91,6 +95,8 @@ def show(card: Card, folder: Path) -> None:
     console.print(scores(card))
     if card.facts:
         console.print(facts(card))
+    if any(score.fits for row in card.rows for score in row.scores.values()):
+        console.print(over_fits(card))
     for note in card.notes:
         console.print(note, markup=False, highlight=False)
     console.print(
@@ -109,6 +115,18 @@ def scores(card: Card) -> Table:
     for row in card.rows:
         beside = (cell(row.scores.get(name)) for name in card.baselines)
         table.add_row(escape(row.name), with_interval(row.scores.get(OWN)), *beside)
+    return table
+
+
+def over_fits(card: Card) -> Table:
+    """The mean of every score over seeds."""
+    table = Table(title="Mean over dictionaries fitted from several seeds, with its 95% interval", title_justify="left")
+    table.add_column("", no_wrap=True)
+    table.add_column("mean", justify="right")
+    for row in (*card.rows, *card.facts):
+        own = row.scores.get(OWN)
+        if own is not None and own.fits is not None:
+            table.add_row(escape(row.name), with_interval(own.fits))
     return table
 
 

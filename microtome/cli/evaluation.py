@@ -13,6 +13,7 @@ from torch import Tensor
 from microtome.cli.baselines import ABOUT, baselines
 from microtome.cli.progress import Watcher
 from microtome.cli.reading import Reading
+from microtome.cli.refitting import kind_of, over_directions, recovered_truth, truth_rows
 from microtome.cli.settings import Settings as Dissected
 from microtome.core.component import Dictionary
 from microtome.core.errors import Refusal
@@ -22,13 +23,16 @@ from microtome.data.spans import OwnLabels
 from microtome.data.text import Part
 from microtome.data.windows import Text
 from microtome.dictionaries.formats.registry import find
-from microtome.evals.card import OWN, Examination
+from microtome.evals.card import OWN, REFIT, Examination
 from microtome.evals.faithfulness import WINDOWS
 from microtome.evals.probing import KS
+from microtome.evals.structure import combination_rows, decomposability_row
 from microtome.evals.truth import FACTS
 from microtome.models.hooked import HookedModel
 from microtome.store.records import Card, CardRow, Fact, Run
 
+EACH_COMBINED = 8  # of so many spliced windows one is given to an adversary
+NO_KIND = "how {}s find known features is not measured: autoencoders of TopK, BatchTopK, AbsTopK or JumpReLU are"
 SAMPLE = 256  # training windows from which units and baselines are estimated
 
 
@@ -37,6 +41,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     dictionary: str
+    refits: list[str] = Field(default_factory=list)  # the same dictionary, fitted from other seeds
     into: Path
     model: str | None = None  # none: what the run that made the dictionary says
     site: str | None = None
@@ -65,7 +70,10 @@ class Evaluation:
         """Every stage, in order; the last card is returned."""
         self._read()
         self._survey()
-        for stage in (self._fidelity, self._splice, self._probe, self._absorption, self._biases):
+        stages = (
+            self._fidelity, self._splice, self._probe, self._absorption, self._biases, self._combine, self._structure,
+        )  # fmt: skip
+        for stage in stages:
             stage()
             self.card(stage.__name__.strip("_")).write(self.settings.into)
         card = self.card("done")
@@ -94,7 +102,17 @@ class Evaluation:
 
     @cached_property
     def dictionary(self) -> Dictionary:
-        path = self.settings.dictionary
+        return self._opened(self.settings.dictionary)
+
+    @cached_property
+    def refits(self) -> dict[str, Dictionary]:
+        """The same dictionary, fitted from other seeds. Raises Refusal for one of another site or width."""
+        found = {f"{REFIT}{path}": self._opened(path) for path in self.settings.refits}
+        for name, other in found.items():
+            refuse_others(self.dictionary, other, name.removeprefix(REFIT))
+        return found
+
+    def _opened(self, path: str) -> Dictionary:
         inner = Path(path) / "dictionary"  # of a run folder
         source = inner if inner.is_dir() else path
         found = find(source, site=self.settings.site, allow_pickle=self.settings.allow_pickle)
@@ -143,7 +161,7 @@ class Evaluation:
         )
         asked, known = self.labels
         self.examined = Examination(
-            {OWN: self.dictionary, **beside}, training, held_out, labels=asked, known=known,
+            {OWN: self.dictionary, **self.refits, **beside}, training, held_out, labels=asked, known=known,
             generator=torch.Generator().manual_seed(self.settings.seed),
         )  # fmt: skip
         self.notes += [
@@ -187,6 +205,25 @@ class Evaluation:
     def _biases(self) -> None:
         self.rows += self.examined.bias_rows()
 
+    def _combine(self) -> None:
+        """On some of the windows that are spliced: an adversary looks at each many times."""
+        windows = spread(len(self.texts[1]), -(-self.settings.spliced // EACH_COMBINED))
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        with self.watch.stage("combine", len(self.examined.asked) * len(windows), "windows") as advance:
+            for done, rows in enumerate(combination_rows(self.examined, self.reading.model, windows, generator), 1):
+                self.rows += rows
+                advance(done)
+
+    def _structure(self) -> None:
+        """What directions are made of, and what dictionaries of this kind find where the truth is known."""
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        self.rows.append(decomposability_row(self.examined, over_directions, generator))
+        kind = kind_of(self.dictionary)
+        if kind is None:
+            self.notes.append(NO_KIND.format(type(self.dictionary).__name__))
+        else:
+            self.rows += truth_rows(kind, recovered_truth(kind, generator))
+
     # ------------------------------------------------------------ what is written
 
     def card(self, stage: str) -> Card:
@@ -212,6 +249,17 @@ def rows_of(model: HookedModel, dictionary: Dictionary, tokens: Tensor, *, batch
     """What the dictionary reads on some windows, position 0 left out."""
     runs = (model.run(Tokens.of(ids), read=list(dictionary.reads)) for ids in tokens.split(batch))
     return torch.cat([dictionary.gather(trace)[:, 1:].flatten(0, 1) for trace in runs])
+
+
+def refuse_others(own: Dictionary, other: Dictionary, name: str) -> None:
+    """Raises Refusal where a dictionary cannot be the same one, fitted anew."""
+    same = [(d.reads, d.writes, len(d)) for d in (own, other)]
+    if same[0] != same[1]:
+        (reads, _, width), (others, _, wide) = same
+        raise Refusal(
+            f"{name} has {wide} components at {others[0]}, and the dictionary {width} at {reads[0]}: what is fitted "
+            "anew has as many at the same site; examine it by itself"
+        )
 
 
 def refuse_strangers(model: HookedModel, dictionary: Dictionary, name: str) -> None:
