@@ -44,7 +44,7 @@ class SPD(Method):
     """
 
     parts: int = 20
-    minimal: float = 3e-3
+    minimal: float = 4e-3
     power: Power = field(default_factory=Lp)
     frequency: float = 0.0
     steps: int = 1500  # pyright: ignore[reportIncompatibleMethodOverride]

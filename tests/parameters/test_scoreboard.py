@@ -87,6 +87,20 @@ def test_a_spliced_dictionary_with_all_its_masks_at_one_is_the_network(generator
     torch.testing.assert_close(learned.run(x, Masks({name: one})), toy()(x) * one)
 
 
+def test_parts_of_a_weight_and_the_same_parts_spliced_are_under_the_same_masks(generator: torch.Generator) -> None:
+    """A part is a component that reads before its weight and writes behind it; the rest of the weight goes past both."""
+    whole = Superposition(4, 3, generator=generator).untied().with_between(torch.randn(3, 3))
+    parts = decompose(whole, Sparse(4, 0.3), "between", method=SPD(parts=5, steps=1, rows=8), seeds=1)
+    hidden, mapped, y = (Site(name, "batch d") for name in ("hidden", "mapped", "y"))
+    latents = Spliced(load(whole, sites=whole.sites), [parts.at("between", hidden, mapped)], y, HingeGates(), generator)
+    x, mask, rest = Sparse(4, 0.3).draw(20, generator), torch.rand(20, 5), torch.ones(20, 1)
+    (name,) = latents.names
+    with torch.no_grad():
+        torch.testing.assert_close(latents.look(x).activation[name], parts.parts.look(x).activation["between"])
+        of_parts = parts.parts.run(x, Masks({"between": mask}, {"between": rest}))
+        torch.testing.assert_close(latents.run(x, Masks({name: mask}, {name: rest})), of_parts)
+
+
 def test_what_has_no_single_answer_is_refused(generator: torch.Generator) -> None:
     x = torch.rand(4, 3)
     with pytest.raises(Refusal, match="no gates"):
