@@ -10,7 +10,7 @@ from microtome.cli.figures import write_figures
 from microtome.core.errors import Refusal
 from microtome.models.hooked import HookedModel
 from microtome.models.load import load
-from microtome.models.verify import GRADIENT, PUSHED, Check, Verification
+from microtome.models.verification import GRADIENT, PUSHED, Check, Verification
 from microtome.store.records import Checked, CheckedSite
 
 

@@ -5,8 +5,8 @@ ours: the function below shows q, k and v to their visitors and hands on to the 
 pattern are asked for it computes them as the eager kernel does. No model is rewritten, and nothing stays behind.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -43,6 +43,7 @@ class Attended(Place):
 
 
 def restore(module: nn.Module, before: dict[str, Visit] | None) -> None:
+    """The visitors that a module had before."""
     if before is None:
         del _visits[module]
     else:
@@ -50,18 +51,22 @@ def restore(module: nn.Module, before: dict[str, Visit] | None) -> None:
 
 
 @contextmanager
-def attending(root: nn.Module, roles: set[str]) -> Iterator[None]:
-    """For the length of the block, attention passes through here: eager if scores or patterns were asked for."""
+def kernels(root: nn.Module, chosen: Callable[[str], str]) -> Iterator[None]:
+    """For the length of the block, every attention runs on the kernel that is chosen in place of its own, by name."""
     before = [(config, config._attn_implementation) for config in attention_configs(root)]
-    eager_asked = bool(roles & set(EAGER))
     try:
         for config, name in before:
-            native = "eager" if eager_asked else (name or "eager").removeprefix(PREFIX)
-            config._attn_implementation_internal = registered(native)
+            config._attn_implementation_internal = chosen(name or "eager")
         yield
     finally:
         for config, name in before:
             config._attn_implementation_internal = name
+
+
+def attending(root: nn.Module, roles: set[str]) -> AbstractContextManager[None]:
+    """For the length of a block, attention passes through here: eager if scores or patterns were asked for."""
+    eager_asked = bool(roles & set(EAGER))
+    return kernels(root, lambda name: registered("eager" if eager_asked else name.removeprefix(PREFIX)))
 
 
 def attention_configs(root: nn.Module) -> list[Any]:
@@ -95,6 +100,7 @@ def attend(kernel: Any, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask
 
 
 def shown(x: Tensor, visit: Visit | None) -> Tensor:
+    """What goes on once a visitor has seen this, in the kernel's order of axes; to it positions come before heads."""
     if visit is None:
         return x
     by_position = x.transpose(1, 2)

@@ -1,142 +1,24 @@
-"""Which module of which family holds which site.
+"""Which module of which family holds which site, in the words of `layout.py`."""
 
-One name is one tensor definition in every family:
+from collections.abc import Callable
+from typing import Any
 
-    embed                       what the token (or patch) embedding returns, before positions are added
-    resid_pre, resid_post       what a block is given and returns
-    resid_mid                   the stream between attention and MLP (absent where both read resid_pre)
-    attn_in, mlp_in             what attention and the MLP are given, after a norm where there is one
-    q_raw, k_raw                what the projections return, before norm and rotation (absent where q and k are that)
-    q, k, v                     what attention multiplies: after norm and rotation; k and v by key-value heads
-    scores, pattern             what enters and leaves the softmax
-    z                           what the output projection is given, by head
-    mlp_pre, mlp_up             what enters the nonlinearity; the other branch of a gated MLP
-    mlp_act                     what the down projection is given: the neurons
-    attn_out, mlp_out           what is added to the residual stream
-    attn_out_raw, mlp_out_raw   what the modules return, in families that norm before adding; absent in the others
-    final_norm                  what the last norm returns: the unembedding reads it
-    logits                      the scores of the vocabulary, or of the classes
-
-Where a family norms the sum (BERT, OPT-350m: post-norm) the stream between blocks is the normed one: resid_mid and
-resid_post are what the norm returns, and resid_mid = norm(resid_pre + attn_out).
-"""
-
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
-
-from torch import nn
-
-from microtome.core.site import Site
-from microtome.models.adapter import (
-    Columns,
-    Equation,
-    Family,
-    Fused,
-    Heads,
-    Into,
-    OutOf,
-    PerToken,
-    Place,
-    Sited,
-    Stream,
+from microtome.models.adapter import Equation
+from microtome.models.layout import (
+    Layout,
+    Where,
+    attended,
+    by_head,
+    by_kv_head,
+    changed,
+    columns,
+    fused,
+    into,
+    out_of,
+    per_token,
+    rules,
+    stream,
 )
-from microtome.models.attention import Attended
-
-ORDER = (
-    "resid_pre", "attn_in", "q_raw", "k_raw", "q", "k", "v", "scores", "pattern", "z", "attn_out_raw", "attn_out",
-    "resid_mid", "mlp_in", "mlp_pre", "mlp_up", "mlp_act", "mlp_out_raw", "mlp_out", "resid_post",
-)  # fmt: skip
-HEADS, PATTERN, STREAM = "batch pos head d", "batch head query key", "batch pos d"
-AXES: dict[str, str] = (
-    dict.fromkeys(map(str, ORDER), STREAM)
-    | dict.fromkeys(("q_raw", "k_raw", "q", "k", "v", "z"), HEADS)
-    | dict.fromkeys(("scores", "pattern"), PATTERN)
-)
-
-
-class Block(NamedTuple):
-    """One layer of one model: where it is, and the numbers that split its tensors."""
-
-    path: str
-    heads: int
-    kv_heads: int
-    head_dim: int
-    inner: int
-
-    def at(self, path: str) -> str:
-        return f"{self.path}.{path}" if path else self.path
-
-
-Where = Callable[[Block], Place]
-
-
-# ---------------------------------------------------------------- the words of the table; paths begin at the layer
-
-
-def into(path: str, first: bool = False) -> Where:
-    return lambda b: Into(b.at(path), first)
-
-
-def out_of(path: str) -> Where:
-    return lambda b: OutOf(b.at(path))
-
-
-def by_head(inner: Where) -> Where:
-    return lambda b: Heads(inner(b), b.heads)
-
-
-def by_kv_head(inner: Where) -> Where:
-    return lambda b: Heads(inner(b), b.kv_heads)
-
-
-def fused(path: str, index: int) -> Where:
-    return lambda b: Fused(OutOf(b.at(path)), b.heads, index)
-
-
-def columns(path: str, span: Callable[[Block], tuple[int, int]]) -> Where:
-    return lambda b: Columns(OutOf(b.at(path)), *span(b))
-
-
-def stream(inner: Where) -> Where:
-    return lambda b: Stream(inner(b), b.path)
-
-
-def per_token(inner: Where) -> Where:
-    return lambda b: PerToken(inner(b), b.path)
-
-
-def attended(path: str) -> dict[str, Where]:
-    return {role: (lambda b, role=role: Attended(b.at(path), role)) for role in ("q", "k", "v", "scores", "pattern")}
-
-
-# ---------------------------------------------------------------- the table
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A family: paths of the whole model, the sites of a layer, what must hold in it, what is lacking and why."""
-
-    embed: str
-    layers: str
-    final_norm: str | None
-    unembed: tuple[str, ...]
-    sites: dict[str, Where]
-    equations: tuple[Equation, ...]
-    lacking: dict[str, str] = field(default_factory=dict)
-    logits_axes: str = "batch pos vocab"
-    reads_position: int | None = None  # the one position that a classifier reads
-
-
-def rules(out: str, down: str, added: str = "", *, attn_norm: str = "", mlp_norm: str = "") -> tuple[Equation, ...]:
-    """What holds in a pre-norm layer. `added`: "_raw" where the modules' outputs are normed before they are added."""
-    norms = (("attn_in", "resid_pre", attn_norm), ("mlp_in", "resid_mid", mlp_norm))
-    return (
-        *(Equation(target, (source,), (path,)) for target, source, path in norms if path),
-        Equation(f"attn_out{added}", ("z",), (out,)),
-        Equation(f"mlp_out{added}", ("mlp_act",), (down,)),
-    )
-
 
 SEQUENTIAL = (Equation("resid_mid", ("resid_pre", "attn_out")), Equation("resid_post", ("resid_mid", "mlp_out")))
 PARALLEL = (Equation("resid_post", ("resid_pre", "attn_out", "mlp_out")),)
@@ -172,11 +54,6 @@ LLAMA_RULES = rules(
 LLAMA = Layout(
     "model.embed_tokens", "model.layers", "model.norm", ("lm_head",), LLAMA_SITES, LLAMA_RULES + SEQUENTIAL, NO_RAW
 )  # fmt: skip
-
-
-def changed(base: dict[str, Where], lost: tuple[str, ...] = (), **places: Where) -> dict[str, Where]:
-    """A family's sites, as another's with some lost and others elsewhere."""
-    return {name: place for name, place in {**base, **places}.items() if name not in lost}
 
 
 PLAIN = {"mlp_pre": out_of("mlp.c_fc"), "mlp_act": into("mlp.c_proj")}
@@ -434,87 +311,3 @@ LAYOUTS: dict[str, Layout | Callable[[Any], Layout]] = {
     "olmo2": OLMO2,
     "opt": opt, "phi": PHI, "phi3": PHI3, "qwen2": LLAMA, "qwen3": LLAMA, "starcoder2": STARCODER2, "vit": VIT,
 }  # fmt: skip
-
-
-# ---------------------------------------------------------------- from the table to a model
-
-
-def family_of(module: nn.Module) -> Family:
-    """The canonical sites of a transformers model, or a family without any: then module paths still work."""
-    config = getattr(module, "config", None)
-    kind = getattr(config, "model_type", type(module).__name__)
-    if kind not in LAYOUTS:
-        sited = {"logits": Sited(Site("logits", "batch pos vocab"), OutOf("", "logits"))} if config is not None else {}
-        return Family(kind, sited)
-    row = LAYOUTS[kind]
-    found = Found(module, row if isinstance(row, Layout) else row(config))
-    sites = {s.site.name: s for s in found.sites()}
-    return Family(kind, sites, dict(found.lacking()), tuple(found.equations()))
-
-
-class Found:
-    """A layout on one model: full paths, and one of each site for every layer."""
-
-    def __init__(self, module: nn.Module, layout: Layout) -> None:
-        self.module, self.layout = module, layout
-        self.config: Any = module.config
-        # A bare model, without a head, stands one level higher.
-        base = getattr(module, "base_model", None) is module
-        self.prefix = f"{module.base_model_prefix}." if base else ""
-        self.headed = not base and self.has(layout.unembed[-1])
-
-    def has(self, path: str) -> bool:
-        return path in dict(self.module.named_modules())
-
-    def path(self, path: str) -> str:
-        return path.removeprefix(self.prefix)
-
-    def blocks(self) -> Iterator[Block]:
-        c = self.config
-        heads, inner = c.num_attention_heads, getattr(c, "intermediate_size", None) or 0
-        kv_heads = getattr(c, "num_key_value_heads", None) or heads
-        head_dim = getattr(c, "head_dim", None) or c.hidden_size // heads
-        layers = self.path(self.layout.layers)
-        for i, _ in enumerate(self.module.get_submodule(layers).children()):
-            yield Block(f"{layers}.{i}", heads, kv_heads, head_dim, inner)
-
-    def sites(self) -> Iterator[Sited]:
-        """Every site, in the order in which a forward pass meets it."""
-        layout = self.layout
-        yield Sited(Site("embed", STREAM), OutOf(self.path(layout.embed)))
-        for i, block in enumerate(self.blocks()):
-            for name in (n for n in ORDER if n in layout.sites):
-                yield Sited(Site(f"{name}.{i}", AXES[name]), layout.sites[name](block))
-        if layout.final_norm is not None and self.has(self.path(layout.final_norm)):
-            yield Sited(Site("final_norm", STREAM), OutOf(self.path(layout.final_norm)))
-        if self.headed or self.prefix == "":
-            yield Sited(Site("logits", layout.logits_axes if self.headed else "batch label"), OutOf("", "logits"))
-
-    def lacking(self) -> Iterator[tuple[str, str]]:
-        """Names that are refused, each with the reason."""
-        for name, reason in self.layout.lacking.items():
-            if name in ORDER:
-                yield from ((f"{name}.{i}", reason) for i, _ in enumerate(self.blocks()))
-            else:
-                yield name, reason
-        if self.prefix:
-            yield "logits", "this is the bare model, without the head that makes logits"
-
-    def equations(self) -> Iterator[Equation]:
-        """What must hold, in full names."""
-        blocks = list(self.blocks())
-        for i, block in enumerate(blocks):
-            for e in self.layout.equations:
-                yield Equation(f"{e.target}.{i}", tuple(f"{s}.{i}" for s in e.sources), tuple(map(block.at, e.through)))
-            if i:
-                yield Equation(f"resid_pre.{i}", (f"resid_post.{i - 1}",))
-        if self.headed:
-            yield from self.ends(len(blocks) - 1)
-
-    def ends(self, last: int) -> Iterator[Equation]:
-        layout = self.layout
-        cap = getattr(self.config, "final_logit_softcapping", None)
-        read = f"resid_post.{last}" if layout.final_norm is None else "final_norm"
-        yield Equation("logits", (read,), layout.unembed, cap, layout.reads_position)
-        if layout.final_norm is not None and layout.final_norm.startswith(layout.layers.rpartition(".")[0]):
-            yield Equation("final_norm", (f"resid_post.{last}",), (layout.final_norm,))

@@ -21,7 +21,7 @@ from microtome.models.attention import Attended, attending
 
 if TYPE_CHECKING:
     from microtome.models.remembering import Remembered
-    from microtome.models.verify import Verification
+    from microtome.models.verification import Verification
 
 WHOLE_OUTPUT = ("logits", "output")  # there is nothing left to skip after these
 

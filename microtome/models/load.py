@@ -12,7 +12,7 @@ from torch import nn
 from microtome.core.errors import Refusal
 from microtome.core.site import Site
 from microtome.models.adapter import Family, Into, OutOf, Sited
-from microtome.models.families import family_of
+from microtome.models.family import family_of
 from microtome.models.hooked import HookedModel
 
 SPECIMEN = Path(__file__).parent / "specimen"

@@ -7,13 +7,10 @@ token's largest error over the scale of what is summed there; never a cosine. A 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from microtome.core.edit import function
 from microtome.core.errors import Refusal
@@ -23,66 +20,15 @@ from microtome.core.measure import Measure
 from microtome.core.site import Site
 from microtome.core.trace import Trace
 from microtome.models.adapter import Equation
-from microtome.models.attention import EAGER, attention_configs
+from microtome.models.attention import EAGER, kernels
+from microtome.models.closeness import mixture, real, real_mask, scale_of, single_rows, unmasked, worst
 from microtome.models.hooked import HookedModel
+from microtome.models.verification import GRADIENT, PUSHED, Check, Verification
 
 # A wrong table is off by a tenth and more; a right one, in float32, by 1e-6 (small models) to 2e-5 (deep ones).
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
 GRADIENT_TOLERANCE = 2e-2  # of a finite difference in float32
 PUSH = 0.1  # noise at every site, as a share of the scale there
-
-
-@dataclass(frozen=True)
-class Check:
-    """One identity at one site. `error` is relative; None where what counts is whether, not how far."""
-
-    site: str
-    shape: tuple[int, ...]
-    identity: str
-    error: float | None
-    ok: bool
-    reason: str = ""
-    sources: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        error = "" if self.error is None else f"{self.error:.1e}"
-        return f"{'ok  ' if self.ok else 'FAIL'}  {self.site:16} {self.identity:60} {error:8} {self.reason}".rstrip()
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What was checked, in the order of the network; `withdrawn` sites fail an identity, and asking for one raises."""
-
-    model: str
-    family: str
-    checks: tuple[Check, ...]
-    withdrawn: dict[str, str]
-    lacking: dict[str, str]
-
-    @property
-    def ok(self) -> bool:
-        return all(check.ok for check in self.checks)
-
-    @property
-    def worst(self) -> float:
-        """The largest relative error of the identities that hold to rounding (the gradient's is not among them)."""
-        return max((c.error for c in self.checks if c.error is not None and c.identity != GRADIENT), default=0.0)
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Plain values, one row for each check: for tables and JSON."""
-        return [asdict(c) | {"shape": list(c.shape), "sources": list(c.sources)} for c in self.checks]
-
-    def __iter__(self) -> Iterator[Check]:
-        return iter(self.checks)
-
-    def __len__(self) -> int:
-        return len(self.checks)
-
-    def __str__(self) -> str:
-        return "\n".join(map(str, self.checks))
-
-
-GRADIENT = "gradient = finite difference"
 
 
 @torch.no_grad()
@@ -114,7 +60,6 @@ def example(model: HookedModel) -> Inputs:
     raise Refusal(f"{model.name} does not say what it takes; give some rows: model.verify(inputs)")
 
 
-PUSHED = ", pushed"
 ATTENTION = ("v", "scores", "pattern")
 
 
@@ -128,6 +73,7 @@ class Proof:
         self.tolerance = TOLERANCES.get(self.dtype, 6e-2)
 
     def checks(self) -> Iterator[Check]:
+        """Every check, in the order in which they are made; sites that are not met once are left out of the rest."""
         self.seen = self.witnessed()
         yield from self.fired()
         self.sites = [s for s in self.sites if len(self.seen[s.name]) == 1]
@@ -155,6 +101,7 @@ class Proof:
         return seen
 
     def fired(self) -> Iterator[Check]:
+        """Whether each site is met once, with the axes that it says."""
         for site in self.sites:
             met = self.seen[site.name]
             axes = len(site.axes.split())
@@ -177,10 +124,11 @@ class Proof:
         eager = [s for s in self.sites if s not in own]
         yield self.same_output(own, "a run that reads = the plain module, bitwise")
         if eager:
-            with kernel(self.model.module, "eager"):
+            with kernels(self.model.module, lambda name: "eager"):
                 yield self.same_output(eager, "a run that reads scores and patterns = the eager kernel, bitwise")
 
     def same_output(self, read: list[Site], identity: str) -> Check:
+        """The output with hooks that only look at these sites, beside the plain module's."""
         plain = output(self.batch.call(self.model.module))
         seen: list[Tensor] = []
         with self.model.hooks({s.name: lambda x: x for s in read}):
@@ -198,6 +146,7 @@ class Proof:
     # ------------------------------------------------------------ what stands there
 
     def equations(self, left: Trace, arrived: Trace, suffix: str) -> Iterator[Check]:
+        """What the family's layout says must hold, in this run."""
         for e in self.family.equations:
             if all(name in left for name in (e.target, *e.sources)):
                 found = self.right_side(e, left)
@@ -205,6 +154,7 @@ class Proof:
                 yield self.compared(e.target, e.sources, f"{e}{suffix}", arrived[e.target], found, scale)
 
     def right_side(self, e: Equation, trace: Trace) -> Tensor:
+        """The sum of an equation's sources, through its modules."""
         total = torch.stack([trace[s].flatten(2) if s.startswith("z.") else trace[s] for s in e.sources]).sum(0)
         total = total if e.at is None else total[:, e.at]
         for path in e.through:
@@ -226,6 +176,7 @@ class Proof:
     def compared(
         self, site: str, sources: tuple[str, ...], identity: str, given: Tensor, found: Tensor, scale: list[Tensor]
     ) -> Check:
+        """A check of one identity: what was `given` at the site, what was `found` from its sources."""
         return self.within(site, given, identity, worst(given, found, scale), sources=sources)
 
     def within(
@@ -237,6 +188,7 @@ class Proof:
         tolerance: float | None = None,
         sources: tuple[str, ...] = (),
     ) -> Check:
+        """A check that holds if the error is at most the tolerance, by default that of the precision."""
         ok = error <= (self.tolerance if tolerance is None else tolerance)
         return Check(site, tuple(x.shape), identity, error, ok, off(error, ok), sources)
 
@@ -273,6 +225,7 @@ class Proof:
                 )
 
     def breaking(self, check: Check) -> list[str]:
+        """The sources whose push alone breaks an identity."""
         trace = self.model.run(self.batch, read=self.sites)
         alone = ((name, self.pushed(trace, only=name)) for name in check.sources)
         return [name for name, checks in alone if any(c.identity == check.identity and not c.ok for c in checks)]
@@ -301,6 +254,7 @@ class Proof:
             yield self.difference(site, trace, measure, generator)
 
     def difference(self, site: Site, trace: Trace, measure: Measure, generator: torch.Generator) -> Check:
+        """The slope along one direction, from gradients and from two runs a small step apart."""
         way = randn_like(trace[site], generator)
         step = 1e-3 * trace[site].abs().mean() / way.abs().mean()
         slopes = gradients(self.model, self.batch, measure, [site])[site].double()
@@ -317,88 +271,26 @@ class Proof:
 # ---------------------------------------------------------------- small pieces
 
 
-def worst(given: Tensor, found: Tensor, scale: list[Tensor]) -> float:
-    """The worst token's largest error, over the largest number among what is summed there. nan is infinitely wrong."""
-    if not given.numel():
-        return 0.0
-
-    def largest(x: Tensor) -> Tensor:
-        return unmasked(x).double().abs().reshape(-1, x.shape[-1]).amax(-1)
-
-    error = largest(unmasked(given).double() - unmasked(found).double())
-    size = torch.stack([largest(s) for s in scale]).amax(0)
-    relative = torch.where(error == 0, error, error / size.clamp_min(torch.finfo(torch.float32).tiny))
-    return float(relative.nan_to_num(nan=torch.inf).max())
-
-
-def unmasked(x: Tensor) -> Tensor:
-    """Zero where attention's mask has put the lowest number there is."""
-    return x.masked_fill(x <= torch.finfo(x.dtype).min / 2, 0.0)
-
-
-def scale_of(trace: Trace, site: Site) -> Tensor:
-    """The scale of the one row of a site. A score may be a small sum of large products, so the row's largest counts."""
-    x = trace[site][0]
-    return unmasked(x).abs().amax().expand_as(x) if site.name.startswith("scores.") else x
-
-
-def mixture(
-    pattern: Float[Tensor, "batch head query key"], v: Float[Tensor, "batch pos kv_head d"], heads: int
-) -> tuple[Float[Tensor, "batch query head d"], Float[Tensor, "batch query head d"]]:
-    """The values as the pattern mixes them, each query head with its key-value head's; and the values' scale."""
-    found = torch.einsum("bhqk,bkhd->bqhd", pattern, v.repeat_interleave(heads // v.shape[2], 2))
-    return found, v.abs().amax((1, 2, 3), True).expand_as(found)
-
-
 def off(error: float, ok: bool) -> str:
+    """Why a check fails, in a sentence; empty where it holds."""
     return "" if ok else f"the worst token is off by {error:.1e} of its scale"
 
 
 def pusher(by: Tensor) -> Callable[[Tensor], Tensor]:
+    """An edit's function: add this."""
     return lambda x: x + by
 
 
 def randn_like(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Normal noise of this shape, drawn where the generator is and taken to where `x` is."""
     return torch.randn(x.shape, generator=generator).to(x)
 
 
 def first(out: Any) -> Tensor:
+    """The tensor, or the first of a tuple."""
     return out[0] if isinstance(out, tuple) else out
 
 
 def output(out: Any) -> Tensor:
     """The tensor that a forward pass ends in."""
     return next(iter(out.values())) if isinstance(out, dict) else first(out)
-
-
-@contextmanager
-def kernel(root: nn.Module, name: str) -> Iterator[None]:
-    """Let the model's attention run on this kernel of its own."""
-    before = [(config, config._attn_implementation) for config in attention_configs(root)]
-    try:
-        for config, _ in before:
-            config._attn_implementation_internal = name
-        yield
-    finally:
-        for config, was in before:
-            config._attn_implementation_internal = was
-
-
-def single_rows(batch: Inputs) -> list[Inputs]:
-    """Each row alone, without its padding."""
-    rows = [batch.rows(slice(i, i + 1)) for i in range(len(batch))]
-    return [Tokens.of(r.ids[r.mask][None]) if isinstance(r, Tokens) else r for r in rows]
-
-
-def real(trace: Trace, site: Site, row: int) -> Float[Tensor, "..."]:
-    """One row of a site without the places of its padding."""
-    x, batch = trace[site][row], trace.inputs
-    if not isinstance(batch, Tokens):
-        return x
-    for i, axis in enumerate(site.axes.split()[1:]):
-        x = x.index_select(i, batch.mask[row].nonzero()[:, 0]) if axis in ("pos", "query", "key") else x
-    return x
-
-
-def real_mask(batch: Inputs, logits: Tensor) -> Tensor:
-    return batch.mask[..., None] if isinstance(batch, Tokens) else torch.ones_like(logits)

@@ -7,7 +7,7 @@ import pytest
 import microtome as mt
 from microtome.cli import check as command
 from microtome.cli.main import code_of, main
-from microtome.models.verify import Check, Verification
+from microtome.models.verification import Check, Verification
 from microtome.store.records import Checked
 
 

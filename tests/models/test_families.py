@@ -8,9 +8,11 @@ from microtome.core.edit import function
 from microtome.core.errors import SiteWithdrawn
 from microtome.core.gradients import gradients
 from microtome.core.measure import Measure
-from microtome.models.families import LAYOUTS, ORDER
+from microtome.models.families import LAYOUTS
+from microtome.models.layout import ORDER
 from microtome.models.load import load
-from microtome.models.verify import GRADIENT, verify
+from microtome.models.verification import GRADIENT
+from microtome.models.verify import verify
 from tests.models.zoo import NAMES, batch, model, module
 
 
