@@ -7,7 +7,7 @@ mechanistic interpretability (arXiv 2301.05217).
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,10 +23,14 @@ from microtome.dynamics.progress import excluded_loss, explained_by_waves, losse
 from microtome.dynamics.record import record
 from microtome.dynamics.series import Curves, checkpoints, watched
 from microtome.notebook.page import Sentence, Table
+from microtome.parameters.spd import SPD
 from microtome.store.checkpoint import load_state, save_state
 from microtome.store.records import Claim, Stretch
 from microtome.store.tensors import read_tensors, write_tensors
 from microtome.studies.chart import Chart, Series
+from microtome.studies.grokked_parts import METHOD, Parted, parted, taken_apart
+from microtome.studies.grokked_parts import claims as claims_of_parts
+from microtome.studies.grokked_parts import pieces as pieces_of_parts
 from microtome.studies.study import Report, Setting, Study, Watch, at_least, at_most
 from microtome.toys.modular import ModularAddition
 
@@ -52,10 +56,14 @@ class Size:
     decay: float = 1.0
     rate: float = 1e-3
     seeds: int = 5
+    parts: SPD = METHOD
 
 
 FULL = Size()
-QUICK = Size(p=31, d=64, neurons=128, share=0.6, steps=5000, every=100, decay=1.0, seeds=1)
+QUICK = Size(
+    p=31, d=64, neurons=128, share=0.6, steps=5000, every=100, decay=1.0, seeds=1,
+    parts=replace(METHOD, parts=24, steps=1000),
+)  # fmt: skip
 
 
 def network(size: Size, seed: int) -> ModularAddition:
@@ -230,6 +238,15 @@ def kept(one: Grown, size: Size, seed: int, folder: Path) -> None:
     ).write(folder)  # fmt: skip
 
 
+def planes(size: Size, setting: Setting, frequencies: list[int], watch: Watch) -> list[Parted]:
+    """The first seed's network as it was in the end, its neurons' weights taken apart."""
+    model = network(size, setting.seed)
+    model.load_state_dict(read_tensors(checkpoints(setting.into / f"seed-{setting.seed}")[-1].path))
+    with watch.stage("take the neurons' weights apart", size.parts.steps, "steps") as advance:
+        found = taken_apart(model, size.parts, setting.seed, advance)
+    return parted(model, found, frequencies)
+
+
 def stages(curves: Curves) -> Phases | None:
     try:
         return phases(curves.steps, curves["test"], curves["excluded"])
@@ -252,8 +269,9 @@ class Grokking(Study):
         for seed, one in found.items():
             kept(one, size, seed, setting.into / f"seed-{seed}")
         first = found[setting.seed]
-        pieces = (Sentence(said(first, size)), *charts(first), table(found))
-        return Report(claims(list(found.values()), size), pieces)
+        parts = planes(size, setting, first.keys.neurons, watch)
+        pieces = (Sentence(said(first, size)), *charts(first), table(found), *pieces_of_parts(parts))
+        return Report((*claims(list(found.values()), size), *claims_of_parts(parts)), pieces)
 
 
 STUDY = Grokking()
