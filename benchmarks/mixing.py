@@ -7,46 +7,31 @@ what is measured is the stream itself, with its defaults; the shuffle is drawn t
 """
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import count
 
 import numpy as np
 import torch
-from torch import Tensor
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
-from microtome.core.edit import Edit
 from microtome.core.fit import Batch
-from microtome.core.inputs import Inputs, Tokens
-from microtome.core.site import Site
-from microtome.core.trace import Trace
 from microtome.data.corpus import corpus
 from microtome.data.windows import Window
 from microtome.models.load import load
 from microtome.store.stream import stream
 
 
-class Echo:
-    """A model whose activations are tokens and positions."""
+class Echo(nn.Module):
+    """A network whose activations are the tokens that it is given and their positions."""
 
     def __init__(self) -> None:
-        self.known = {"echo": Site("echo")}
+        super().__init__()
+        self.said = nn.Identity()
 
-    def site(self, name: str) -> Site:
-        return self.known[name]
-
-    def sites(self, pattern: str = "*") -> list[Site]:
-        return list(self.known.values())
-
-    def run(
-        self,
-        inputs: Inputs,
-        *,
-        read: Iterable[Site] | None = None,
-        edit: Sequence[Edit] = (),
-        leaves: Iterable[Site] = (),
-    ) -> Trace:
-        assert isinstance(inputs, Tokens)
-        return Trace(inputs, {"echo": torch.stack([inputs.ids, inputs.positions], -1).float()}, self.known)
+    def forward(self, input_ids: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos 2"]:
+        positions = torch.arange(input_ids.shape[1]).expand_as(input_ids)
+        return self.said(torch.stack([input_ids, positions], -1).float())
 
 
 def numbered(found: Iterable[Window]) -> list[Window]:
@@ -73,13 +58,14 @@ def main() -> None:
     arguments.add_argument("--context", type=int, nargs="+", default=[128, 256])
     given = arguments.parse_args()
     model = load("specimen")
+    echo = load(Echo(), sites={"echo": ("said", "out", "batch pos d")})
     for context in given.context:
         text = numbered(corpus(model, context=context))
         documents = torch.tensor([int(window.tokens[0]) for window in text]).repeat_interleave(context - 1)
         for batch in given.batch:
             drawn = [documents[torch.randint(len(documents), (batch, 1))] for _ in range(10)]
-            served = stream(Echo(), text, "echo", batch)
-            plain = stream(Echo(), text, "echo", batch, spread=0)
+            served = stream(echo, text, "echo", batch)
+            plain = stream(echo, text, "echo", batch, spread=0)
             share, before = (distinct(each) / distinct(drawn) for each in (served, plain))
             print(
                 f"context {context}, batch {batch}: {share:.3f} of the documents of a shuffle "
