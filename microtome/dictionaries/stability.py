@@ -69,6 +69,12 @@ def shared(
     )
 
 
+def rotation(size: int, generator: torch.Generator) -> Float[Tensor, "size size"]:
+    """Drawn uniformly from all rotations and reflections: it turns one dictionary's directions away from another's."""
+    q, r = torch.linalg.qr(torch.randn(size, size, generator=generator))
+    return q * r.diagonal().sign()
+
+
 def alike(directions: Float[Tensor, "n d"], generator: torch.Generator) -> Float[Tensor, "n d"]:
     """As many directions of length 1, drawn from a normal distribution with the mean and covariance of these."""
     mean = directions.mean(0)

@@ -140,7 +140,7 @@ def read_export(folder: Path) -> Export:
         held = {ours: line[theirs] for theirs, ours in ACTIVATION.items() if line.get(theirs) is not None}
         passages[str(line["index"])].append(Activation(**held))
     of_all = {ours: source[theirs] for theirs, ours in OF_THE_SOURCE.items() if source.get(theirs) is not None}
-    features, name = [], folder.name
+    features, name, model = [], folder.name, ""
     for line in gathered(folder, "features"):
         known = {k: v for k, v in line.items() if k in Feature.model_fields and v is not None}
         index = str(line["index"])

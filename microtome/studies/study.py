@@ -25,6 +25,7 @@ STUDIES = {  # each module holds its study as STUDY
     "apd": "microtome.studies.apd",
     "architectures": "microtome.studies.architectures",
     "dynamics": "microtome.studies.dynamics",
+    "entities": "microtome.studies.entities",
     "ground_truth": "microtome.studies.ground_truth",
     "grokking": "microtome.studies.grokking",
     "induction": "microtome.studies.induction",
@@ -32,11 +33,13 @@ STUDIES = {  # each module holds its study as STUDY
     "monosemanticity": "microtome.studies.monosemanticity",
     "planted": "microtome.studies.planted",
     "pronoun": "microtome.studies.pronoun",
+    "sanity": "microtome.studies.sanity",
     "scaling": "microtome.studies.scaling",
     "spd": "microtome.studies.spd",
     "shift": "microtome.studies.shift",
     "superposition": "microtome.studies.superposition",
     "universality": "microtome.studies.universality",
+    "widths": "microtome.studies.widths",
 }
 
 

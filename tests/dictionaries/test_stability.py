@@ -14,6 +14,7 @@ from microtome.dictionaries.stability import (
     absorbed,
     cofiring,
     firing,
+    rotation,
     shared,
     splits,
     subsets,
@@ -136,3 +137,9 @@ def test_dictionaries_of_other_sites_are_refused(generator: torch.Generator) -> 
 
 def test_what_is_written_has_length_one(generator: torch.Generator) -> None:
     torch.testing.assert_close(written(writing(3 * unit(4, 6, generator))).norm(dim=1), torch.ones(4))
+
+
+def test_a_rotation_keeps_lengths_and_angles_and_moves_everything(generator: torch.Generator) -> None:
+    turn = rotation(40, generator)
+    torch.testing.assert_close(turn @ turn.T, torch.eye(40), atol=1e-5, rtol=0)
+    assert (turn.diagonal().abs() < 0.9).all()

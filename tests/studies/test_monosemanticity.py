@@ -9,11 +9,13 @@ from torch.nn.functional import normalize
 
 from microtome.studies.monosemanticity import Cutting, Monosemanticity, Size, Worded
 from microtome.studies.monosemanticity_page import by_density, by_rank
+from microtome.studies.slide import Training
 from microtome.studies.splitting import splitting
 from microtome.studies.study import Setting
 from tests.studies.sums import Silent
 
-TINY = Size(tokens=3_000, epochs=1, width=64, narrow=16, k=8, batch=256, held_out=6_000, proposals=6_000, components=12)
+TRAINING = Training(tokens=3_000, epochs=1, k=8, batch=256)
+TINY = Size(TRAINING, width=64, narrow=16, held_out=6_000, proposals=6_000, components=12)
 
 
 def cut(densities: list[float], scores: list[float]) -> Cutting:
