@@ -28,6 +28,7 @@ def evaluate(
     tokens: float = 150e3,
     held_out: float = 100e3,
     spliced: int = 64,
+    synthetic: int = 1500,
     context: int | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -60,7 +61,11 @@ def evaluate(
     held_out
         Held-out tokens, on which everything is judged.
     spliced
-        Held-out windows that are run with each dictionary in place of its site.
+        Held-out windows that are run with each dictionary in place of its site; of every eighth, combinations of
+        components are left out.
+    synthetic
+        Steps for which an autoencoder of the same kind is fitted to activations whose features are known; 0 leaves
+        these scores out.
     context
         Tokens per window (default: 256, or the model's limit).
     seed
@@ -76,7 +81,7 @@ def evaluate(
     settings = Settings.model_validate({
         "dictionary": dictionary, "refits": refits or [], "into": folder, "model": model, "site": site,
         "text": text or [], "labels": labels, "tokens": tokens, "held_out": held_out,
-        "spliced": spliced, "context": context, "seed": seed,
+        "spliced": spliced, "synthetic": synthetic, "context": context, "seed": seed,
         "device": device, "allow_pickle": allow_pickle,
     })  # fmt: skip
     if json is not None:

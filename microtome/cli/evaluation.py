@@ -26,7 +26,7 @@ from microtome.dictionaries.formats.registry import find
 from microtome.evals.card import OWN, REFIT, Examination
 from microtome.evals.faithfulness import WINDOWS
 from microtome.evals.probing import KS
-from microtome.evals.structure import combination_rows, decomposability_row
+from microtome.evals.structure import combination_rows, decomposability_rows
 from microtome.evals.truth import FACTS
 from microtome.models.hooked import HookedModel
 from microtome.store.records import Card, CardRow, Fact, Run
@@ -50,6 +50,7 @@ class Settings(BaseModel):
     tokens: int = Field(150_000, gt=0)  # of training text
     held_out: int = Field(100_000, gt=0)
     spliced: int = Field(64, gt=0)  # held-out windows run with dictionaries in place
+    synthetic: int = Field(1500, ge=0)  # steps of fitting to activations whose features are known; 0: none
     context: int | None = Field(None, gt=1)
     seed: int = 0
     device: str = "cpu"
@@ -217,12 +218,14 @@ class Evaluation:
     def _structure(self) -> None:
         """What directions are made of, and what dictionaries of this kind find where the truth is known."""
         generator = torch.Generator().manual_seed(self.settings.seed)
-        self.rows.append(decomposability_row(self.examined, over_directions, generator))
+        self.rows += decomposability_rows(self.examined, over_directions, generator)
+        if not self.settings.synthetic:
+            return
         kind = kind_of(self.dictionary)
         if kind is None:
             self.notes.append(NO_KIND.format(type(self.dictionary).__name__))
         else:
-            self.rows += truth_rows(kind, recovered_truth(kind, generator))
+            self.rows += truth_rows(kind, recovered_truth(kind, generator, self.settings.synthetic))
 
     # ------------------------------------------------------------ what is written
 

@@ -22,7 +22,7 @@ from microtome.store.records import CardRow
 
 Make = Callable[[Site, Sample, int, int, torch.Generator], Recipe]
 SITE = Site("synthetic", "batch d")
-BATCH, STEPS, RATE, JUDGED = 1024, 1500, 3e-3, 20_000
+BATCH, RATE, JUDGED = 1024, 3e-3, 20_000
 META_BATCH, META_STEPS = 512, 1000
 KINDS: dict[str, Make] = {  # by activation, which is all that a dictionary tells of how it was made
     "TopK": recipes.topk,
@@ -38,7 +38,7 @@ def kind_of(dictionary: Dictionary) -> str | None:
     return name if name in KINDS else None
 
 
-def recovered_truth(kind: str, generator: torch.Generator, *, steps: int = STEPS) -> Recovery:
+def recovered_truth(kind: str, generator: torch.Generator, steps: int) -> Recovery:
     """What autoencoders of this kind find where features are known: `synthetic.small`, as wide as it has features."""
     source = small(generator)
     sample, width, k = source.draw(4000, generator).x, len(source.truth.directions), round(source.l0)

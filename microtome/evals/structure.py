@@ -8,7 +8,7 @@ from torch import Tensor
 
 from microtome.core.model import Model
 from microtome.evals import combinations, decomposability
-from microtome.evals.card import Asked, Examination
+from microtome.evals.card import OWN, Asked, Examination
 from microtome.evals.combinations import Combinations
 from microtome.evals.decomposability import Learn
 from microtome.evals.interval import Interval, by_document
@@ -44,15 +44,16 @@ def combination_rows(
     yield [found.row("faithfulness", name, "low", about, nats(which)) for name, about, which in WAYS]
 
 
-def decomposability_row(found: Examination, learn: Learn, generator: torch.Generator) -> CardRow:
-    """How much of written directions a small dictionary over them tells; left out where there are too few."""
+def decomposability_rows(found: Examination, learn: Learn, generator: torch.Generator) -> list[CardRow]:
+    """How much of written directions a small dictionary over them tells; nothing where there are too few."""
 
     def told(_: str, asked: Asked) -> Interval | None:
         sums = decomposability.decomposed(asked.dictionary, learn, generator)
         return None if sums is None else found.scored(sums, decomposability.explained)
 
-    return found.row(
+    row = found.row(
         "structure", "told by a meta-dictionary", "low",
         f"explained variance of held-out directions by a dictionary over the others, {decomposability.NARROWER} times "
         f"narrower, {decomposability.ACTIVE} active; its interval is over directions", told,
     )  # fmt: skip
+    return [row] if OWN in row.scores else []

@@ -13,7 +13,7 @@ from microtome.dictionaries.files import save_dictionary
 from microtome.dictionaries.sae import SAE
 from microtome.store.records import Card
 
-SMALL = ["--context", "32", "--tokens", "1500", "--held-out", "900", "--spliced", "4"]
+SMALL = ["--context", "32", "--tokens", "1500", "--held-out", "900", "--spliced", "4", "--synthetic", "0"]
 COLUMNS = {"own", "random", "frozen", "pca", "neurons"}
 
 
