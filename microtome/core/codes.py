@@ -143,6 +143,7 @@ class RaggedCodes(Codes):
 
     @property
     def rows(self) -> Int[Tensor, "entries"]:
+        """The row of each entry, in rising order."""
         counts = self.offsets.diff()
         return torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
 
@@ -237,6 +238,7 @@ def in_rows(entries: Entries, lead: torch.Size, width: int) -> RaggedCodes:
 
 
 def ragged_part(codes: Codes, start: int, stop: int) -> RaggedCodes:
+    """The entries of components start..stop, counted from `start`."""
     rows, components, values = codes.entries()
     kept = (components >= start) & (components < stop)
     return in_rows(Entries(rows[kept], components[kept] - start, values[kept]), codes.shape, stop - start)

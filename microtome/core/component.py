@@ -114,6 +114,7 @@ def width_last(x: Tensor, site: Site) -> Tensor:
 
 
 def stacked(parts: list[Tensor]) -> Tensor:
+    """One tensor as it is; several on a new first axis, that of their sites."""
     return parts[0] if len(parts) == 1 else torch.stack(parts)
 
 
@@ -130,10 +131,12 @@ class Component:
 
     @property
     def read(self) -> Float[Tensor, "*site rank d_in"]:
+        """The directions that it reads, at each site that its dictionary reads."""
         return self.dictionary.directions().read[..., self.index, :, :]
 
     @property
     def write(self) -> Float[Tensor, "*site rank d_out"]:
+        """The directions that it writes, at each site that its dictionary writes."""
         return self.dictionary.directions().write[..., self.index, :, :]
 
     @property

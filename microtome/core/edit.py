@@ -79,6 +79,7 @@ def project_out(direction: Float[Tensor, "d"], site: Site) -> Edit:
 
 
 def written_site(dictionary: Dictionary) -> Site:
+    """The one site that a dictionary writes at. Raises Refusal where there is none, or several."""
     if not dictionary.writes:
         raise Refusal(f"{type(dictionary).__name__} writes nothing, so it can be read but not edited")
     first, *others = dictionary.writes

@@ -64,6 +64,7 @@ def compose(edits: Sequence[Edit], x: Tensor, arrived: Trace) -> tuple[Tensor, l
 
 
 def changed(edit: Edit, part: Tensor, selection: Selection, arrived: Trace) -> Tensor:
+    """What an edit makes of its part, which it sees with the width last where it works along the width."""
     if not edit.along_width:
         return edit.value(part, selection, arrived)
     axis = edit.site.width_axis_of(selection)
@@ -71,6 +72,7 @@ def changed(edit: Edit, part: Tensor, selection: Selection, arrived: Trace) -> T
 
 
 def refuse_two_replacements(edits: Sequence[Edit], selections: Sequence[Selection], x: Tensor) -> None:
+    """Raises Conflict where two edits of one site would both replace the same number."""
     replacing = [(e, s.index) for e, s in zip(edits, selections, strict=True) if e.replaces]
     if len(replacing) < 2:
         return
@@ -83,6 +85,7 @@ def refuse_two_replacements(edits: Sequence[Edit], selections: Sequence[Selectio
 
 
 def overlap(one: tuple[Index, ...], other: tuple[Index, ...], like: Tensor) -> bool:
+    """Whether two selections of a tensor like this share a place."""
     places = torch.zeros_like(like)
     places[one] = True
     return bool(places[other].any())

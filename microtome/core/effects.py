@@ -35,6 +35,7 @@ class Effect(NamedTuple):
 
     @property
     def moved(self) -> Float[Tensor, "batch"]:
+        """How far the edit moved the measure, in its units."""
         return self.after - self.before
 
     def __str__(self) -> str:
@@ -60,6 +61,7 @@ class Effects:
 
     @property
     def moved(self) -> Float[Tensor, "cells batch"]:
+        """How far each cell of edits moved the measure, in its units."""
         return self.after - self.before
 
     def __len__(self) -> int:
@@ -86,6 +88,7 @@ class Effects:
 
 
 def axis_of(cell: Cell, axis: str) -> At:
+    """The place of a cell's first edit on an axis. Raises Refusal where it has none there."""
     site = cell[0].site
     place = site.layer if axis == "layer" else dict(site.where).get(axis)
     if place is None:
@@ -99,6 +102,7 @@ def distinct(places: list[At]) -> list[At]:
 
 
 def sort_key(place: At) -> tuple[int, int, str]:
+    """Numbers in their order, then everything else by its text."""
     return (0, place, "") if isinstance(place, int) else (1, 0, str(place))
 
 
@@ -159,6 +163,7 @@ class Sweep:
         return max(1, rows // len(self.inputs))
 
     def run(self, cells: list[Cell], start: Start, stream: Tensor | None) -> Float[Tensor, "cells batch"]:
+        """The measure under each cell, all cells as rows of one pass."""
         size, count = len(self.inputs), len(cells)
         blocks = [slice(i * size, (i + 1) * size) for i in range(count)]
         confined = [e.at(batch=within(e, block)) for cell, block in zip(cells, blocks, strict=True) for e in cell]
@@ -176,6 +181,7 @@ class Sweep:
 
 
 def copied(stream: Tensor | None, copies: int) -> Tensor | None:
+    """So many copies, one below the other; None stays None."""
     return None if stream is None else stream.repeat(copies, *[1] * (stream.ndim - 1))
 
 

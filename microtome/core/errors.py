@@ -17,6 +17,7 @@ class NoSuchSite(Refusal, LookupError):
 
     @classmethod
     def named(cls, name: str, known: Iterable[str]) -> "NoSuchSite":
+        """The refusal of a site's name, with those of the known ones that are spelt alike."""
         near = get_close_matches(name, known, n=3)
         remedy = f"did you mean {' or '.join(map(repr, near))}?" if near else "model.sites('*') lists them"
         return cls(f"no site {name!r}; {remedy}")

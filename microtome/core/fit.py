@@ -55,9 +55,13 @@ class Engine(Protocol):
         """Move the weights once. Raises NotFinite before they are touched where the loss is not finite."""
         ...
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on, but for what is learned."""
+        ...
 
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
+        ...
 
 
 class Autograd:
@@ -72,6 +76,7 @@ class Autograd:
         self.optimiser = torch.optim.Adam(learned.parameters(), betas=adam.betas, eps=adam.eps, fused=True)
 
     def step(self, batch: Sized, lr: float) -> Mapping[str, Tensor]:
+        """One step down the loss by Adam. Raises NotFinite where the loss is no number."""
         with training(self.learned), self._precision():
             parts = self.objective(self.learned, batch)
         loss = torch.stack(list(parts.values())).sum()
@@ -101,6 +106,7 @@ class Autograd:
         return {name: (state[p]["exp_avg"], state[p]["exp_avg_sq"]) for name, p in named if p in state}
 
     def state_dict(self) -> dict[str, Any]:
+        """Adam's moments and settings, as torch.optim has them."""
         return self.optimiser.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -121,6 +127,7 @@ def training(learned: nn.Module) -> Generator[None]:
 
 
 def refuse_not_finite(loss: Tensor, lr: float) -> None:
+    """Raises NotFinite for a loss that is infinite or no number."""
     if not loss.isfinite():
         raise NotFinite(f"the loss is {loss.item()}; lower lr (now {lr:g}), or look for bad inputs")
 
@@ -135,6 +142,7 @@ class OffersEngine(Protocol):
 
 
 def constant(step: int) -> float:
+    """A schedule that changes nothing."""
     return 1.0
 
 
@@ -179,6 +187,7 @@ class fit:  # noqa: N801  (a verb: used as `for step in fit(...)`)
         return Step(self.index, self.rows, sum(found.values()), found)
 
     def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on, so that a fit goes on bit for bit; tensors are not copied."""
         kept = self.objective.state_dict() if isinstance(self.objective, nn.Module) else {}
         return {
             "learned": self.learned.state_dict(), "engine": self.engine.state_dict(), "objective": kept,
@@ -186,6 +195,7 @@ class fit:  # noqa: N801  (a verb: used as `for step in fit(...)`)
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
         self.learned.load_state_dict(state["learned"])
         self.engine.load_state_dict(state["engine"])
         if isinstance(self.objective, nn.Module):

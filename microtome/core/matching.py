@@ -62,12 +62,14 @@ def paired(first: Float[Tensor, "latents d"], second: Float[Tensor, "others d"])
 
 
 def without(numbers: Int[Tensor, "some"], places: Int[Tensor, "_"]) -> Int[Tensor, "_"]:
+    """The numbers that do not stand at these places."""
     kept = torch.ones(len(numbers), dtype=torch.bool, device=numbers.device)
     kept[places] = False
     return numbers[kept]
 
 
 def refuse_other_space(first: Tensor, second: Tensor) -> None:
+    """Raises Refusal for vectors of two lengths, which have no cosine."""
     if first.shape[1] != second.shape[1]:
         raise Refusal(
             f"the one dictionary writes {first.shape[1]} numbers and the other {second.shape[1]}; "

@@ -56,6 +56,7 @@ def activity(component: Component) -> Measure:
 
 
 def pick(logits: Float[Tensor, "batch vocab"], ids: int | Int[Tensor, "batch"]) -> Float[Tensor, "batch"]:
+    """Each row's logit of its own token, or of one token for all."""
     wanted = torch.as_tensor(ids, device=logits.device).expand(len(logits))
     return logits.gather(-1, wanted[:, None])[:, 0]
 

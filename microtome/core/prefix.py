@@ -24,6 +24,7 @@ def untouched(sites: Iterable[Site], last: int) -> int:
 
 
 def before(site: Site, last: int) -> int:
+    """The last block that is done when the pass comes by this site; -1 where nothing can be said."""
     kind, _, number = site.name.rpartition(".")
     if site.name in AFTER_ALL:
         return last
@@ -55,6 +56,7 @@ def looks_back(site: Site) -> bool:
 
 
 def first_column(site: Site, inputs: Tokens) -> int:
+    """The first column that an edit at this site changes: 0 where it may change any."""
     where = dict(site.where)
     if "pos" not in where or looks_back(site):
         return 0

@@ -30,4 +30,5 @@ class Rows:
         return len(next(iter(self.values.values())))
 
     def to(self, device: torch.device | str) -> "Rows":
+        """The same rows on a device."""
         return Rows({name: x.to(device) for name, x in self.values.items()})

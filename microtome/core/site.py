@@ -48,6 +48,7 @@ class Site:
     where: tuple[tuple[str, At], ...] = ()
 
     def at(self, **where: At | list[int]) -> "Site":
+        """Some places of this site, by axis: a number, a list, a slice of step 1. Raises Refusal for other axes."""
         known = self.axes.split()
         for axis, place in where.items():
             if axis not in known:
@@ -59,6 +60,7 @@ class Site:
 
     @property
     def whole(self) -> "Site":
+        """The site with no place fixed."""
         return replace(self, where=()) if self.where else self
 
     @property
@@ -148,12 +150,14 @@ class Site:
 
 
 def spell(place: At) -> str:
+    """A place as it stands in a site's text."""
     if isinstance(place, slice):
         return f"{'' if place.start is None else place.start}:{'' if place.stop is None else place.stop}"
     return str(place)
 
 
 def list_of(place: At) -> int | slice | list[int]:
+    """A place as an index: several numbers as a list."""
     return list(place) if isinstance(place, tuple) else place
 
 

@@ -53,6 +53,7 @@ class together:  # noqa: N801  (reads as a verb: `for steps in together(fits, ba
         return steps
 
     def state_dict(self) -> dict[str, Any]:
+        """The state of every fit, and which have stopped and why."""
         return {
             "fits": {name: each.state_dict() for name, each in self.fits.items()}, "stopped": dict(self.stopped),
         }  # fmt: skip

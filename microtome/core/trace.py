@@ -15,9 +15,13 @@ from microtome.core.site import Site
 class Encodes(Protocol):
     """What a trace needs of a dictionary."""
 
-    def gather(self, held: "Trace") -> Tensor: ...
+    def gather(self, held: "Trace") -> Tensor:
+        """What it encodes, as it stands in a trace."""
+        ...
 
-    def encode(self, x: Tensor) -> Codes: ...
+    def encode(self, x: Tensor) -> Codes:
+        """The codes of what was gathered."""
+        ...
 
 
 class Trace(Mapping[str, Tensor]):

@@ -21,10 +21,14 @@ class Reader(Protocol):
     name: str
 
     @property
-    def tokenizer(self) -> Tokenizer | None: ...
+    def tokenizer(self) -> Tokenizer | None:
+        """What cuts its text; None for a network that reads none."""
+        ...
 
     @property
-    def context(self) -> int | None: ...
+    def context(self) -> int | None:
+        """The most tokens that it takes at one time, where it says so."""
+        ...
 
 
 def corpus(
@@ -53,6 +57,7 @@ def cut(
 
 
 def tokenizer_of(model: Reader) -> Tokenizer:
+    """The model's tokenizer. Raises Refusal where it has none."""
     if model.tokenizer is None:
         raise Refusal(f"{model.name} has no tokenizer, so it cannot read text; add one to its folder")
     return model.tokenizer

@@ -30,6 +30,7 @@ def read_prompts(path: Path) -> list[Prompt]:
 
 
 def prompt(path: Path, place: int, held: Any) -> Prompt:
+    """One prompt of a file. Raises Refusal, with its place, for what is no prompt."""
     if not isinstance(held, dict):
         raise Refusal(f"prompt {place} of {path} is {held!r}; {FORM}")
     clean, corrupt = (text_of(path, place, key, held.get(key)) for key in ("clean", "corrupt"))
@@ -38,6 +39,7 @@ def prompt(path: Path, place: int, held: Any) -> Prompt:
 
 
 def text_of(path: Path, place: int, key: str, held: Any) -> str:
+    """The text of one key. Raises Refusal where it holds anything else."""
     if not isinstance(held, str):
         raise Refusal(f"prompt {place} of {path} has {held!r} for {key!r}; {FORM}")
     return held

@@ -75,6 +75,7 @@ class Pairs:
 
     @property
     def is_aligned(self) -> bool:
+        """Whether the two rows of every pair have as many tokens, so that positions can be patched."""
         return torch.equal(self.clean.lengths, self.corrupt.lengths)
 
     def aligned(self) -> "Pairs":
@@ -137,6 +138,7 @@ class Pairs:
 
 
 def some_rows(tokens: Tokens, kept: list[int]) -> Tokens:
+    """These rows, their padding as it was."""
     return Tokens(tokens.ids[kept], tokens.mask[kept])
 
 
@@ -147,6 +149,7 @@ def listed(answers: Sequence[tuple[int, ...]]) -> Int[Tensor, "pairs answers"]:
 
 
 def together(p: Tensor, ids: Int[Tensor, "pairs answers"]) -> Tensor:
+    """The sum over each pair's answers; an id below 0 is no answer."""
     ids = ids.to(p.device)
     return p.gather(-1, ids.clamp(min=0)).masked_fill(ids < 0, 0.0).sum(-1)
 
@@ -172,6 +175,7 @@ def tokenized(prompts: Iterable[Prompt], encode: Encode, *, context: int | None 
 
 
 def interleaved(one: Sequence[list[int]], other: Sequence[list[int]]) -> list[list[int]]:
+    """Each row of the one followed by that of the other."""
     return [ids for both in zip(one, other, strict=True) for ids in both]
 
 
@@ -187,6 +191,7 @@ def answer_id(encode: Encode, prompt: Prompt, answer: str) -> int:
 
 
 def next_token(encode: Encode, text: str, answer: str) -> int:
+    """The one token that an answer adds to a text. Raises Refusal where it adds none, several, or changes others."""
     before, after = encode(text), encode(text + answer)
     added = after[len(before) :]
     if after[: len(before)] != before or len(added) != 1:

@@ -16,6 +16,7 @@ TEST_SUITES = {"test", "tests", "idle_test"}
 
 
 def module_name(path: Path, root: Path) -> str:
+    """The name by which a file is imported; a package for its `__init__.py`."""
     parts = path.relative_to(root).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
@@ -34,6 +35,7 @@ def modules(part: Part = "all", root: Path | None = None, test_suites: bool = Fa
 
 
 def read(name: str, path: Path) -> list[Document]:
+    """The file as a document; no document where it is no UTF-8."""
     try:
         return [Document(name, path.read_text(encoding="utf-8"))]
     except UnicodeDecodeError:

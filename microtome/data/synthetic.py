@@ -201,6 +201,7 @@ class Synthetic:
 
 
 def refuse_nonsense(features: int, d: int, trees: Trees | None, magnitude: tuple[float, float], noise: float) -> None:
+    """Raises Refusal for counts, sizes and trees that no features can have."""
     if features < 1 or d < 1:
         raise Refusal(f"{features} features in {d} dimensions cannot be drawn; give at least one of each")
     if trees is not None and len(trees) > features:

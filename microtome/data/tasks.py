@@ -141,6 +141,7 @@ def aligned_pairs(
 
 
 def find(task: str) -> Callable[[torch.Generator], Prompt]:
+    """The task of this name. Raises Refusal, with a near name, where there is none."""
     if task not in TASKS:
         near = get_close_matches(task, TASKS, n=1)
         meant = f"did you mean {near[0]!r}? " if near else ""
@@ -152,10 +153,12 @@ def find(task: str) -> Callable[[torch.Generator], Prompt]:
 
 
 def number(first: int, last: int, draw: torch.Generator) -> int:
+    """A number from `first` to `last`, both included."""
     return int(torch.randint(first, last + 1, (), generator=draw))
 
 
 def choice(given: tuple[T, ...], draw: torch.Generator) -> T:
+    """One of these, each as likely."""
     return given[number(0, len(given) - 1, draw)]
 
 

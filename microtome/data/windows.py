@@ -29,7 +29,9 @@ class Tokenizer(Protocol):
 
     def __call__(self, text: str, **settings: bool) -> dict: ...
 
-    def decode(self, token_ids: list[int]) -> str: ...
+    def decode(self, token_ids: list[int]) -> str:
+        """The text of these tokens."""
+        ...
 
 
 class Window(NamedTuple):

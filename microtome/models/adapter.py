@@ -65,6 +65,7 @@ class OutOf(Place):
 
 
 def before(visit: Visit, _: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+    """The arguments with their first tensor changed; None (leave them) where nothing changed."""
     name = None if args else next(n for n, value in kwargs.items() if isinstance(value, Tensor))
     x = args[0] if name is None else kwargs[name]
     new = visit(x)
@@ -83,11 +84,13 @@ def after(visit: Visit, _: nn.Module, args: tuple, out: Any) -> Any:
 
 
 def after_field(visit: Visit, field: str, _: nn.Module, args: tuple, out: Any) -> Any:
+    """The same output record, one of its fields as the visitor left it."""
     out[field] = visit(out[field])
     return out
 
 
 def remove_all(removes: tuple[Remove, ...]) -> None:
+    """Take away several hooks."""
     for remove in removes:
         remove()
 
@@ -110,12 +113,14 @@ class Stream(Place):
 
 
 def note_added(visit: Visit, added: list[Tensor], x: Tensor) -> Tensor:
+    """Notes what a visitor added to the stream, for the block's output."""
     new = visit(x)
     added[:] = [new - x] if new is not x or new.requires_grad else []
     return new
 
 
 def add_past(added: list[Tensor], module: nn.Module, args: tuple, out: Any) -> Any:
+    """Adds to a block's output what was added where its branch reads."""
     return after(lambda x: x + added.pop(), module, args, out) if added else None
 
 
@@ -139,6 +144,7 @@ class Part(Place):
         return self.inner.attach(root, partial(self.through, visit))
 
     def through(self, visit: Visit, x: Tensor) -> Tensor:
+        """The whole as a visitor left its part."""
         part = self.take(x)
         new = visit(part)
         # An unchanged part goes back only where a gradient must find its way through it.
@@ -208,10 +214,12 @@ class PerToken(Place):
 
 
 def note_rows(rows: list[int], _: nn.Module, args: tuple, kwargs: dict) -> None:
+    """Notes how many rows the block was given, before they are flattened."""
     rows[:] = [len(args[0] if args else kwargs["hidden_states"])]
 
 
 def unflattened(visit: Visit, rows: list[int], x: Tensor) -> Tensor:
+    """What stands in one row per token, shown to a visitor by rows."""
     if x.ndim == 3:  # a release that does not flatten
         return visit(x)
     by_row = x.unflatten(0, (rows[0], -1))

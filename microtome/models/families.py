@@ -150,6 +150,7 @@ NEOX_SITES: dict[str, Where] = {
 
 
 def gpt_neox(config: Any) -> Layout:
+    """Its blocks are parallel or sequential, as the model's settings say."""
     parallel = config.use_parallel_residual
     mlp_reads = Equation("mlp_in", ("resid_pre" if parallel else "resid_mid",), ("post_attention_layernorm",))
     return Layout(
@@ -246,6 +247,7 @@ NO_FINAL_NORM = {"final_norm": "it norms inside its blocks and has no norm after
 
 
 def opt(config: Any) -> Layout:
+    """It norms before or after its branches, and may narrow the stream at its ends, as the model's settings say."""
     before = config.do_layer_norm_before
     normed = before and not config._remove_final_layer_norm
     squeezed = config.word_embed_proj_dim != config.hidden_size

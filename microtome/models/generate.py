@@ -55,6 +55,7 @@ def generate(
 def choose(
     logits: Float[Tensor, "batch vocab"], temperature: float, generator: torch.Generator | None
 ) -> Int[Tensor, "batch"]:
+    """The likeliest token of each row, or one drawn at a temperature above 0."""
     if temperature == 0:
         return logits.argmax(-1)
     return torch.multinomial((logits.float() / temperature).softmax(-1), 1, generator=generator)[:, 0]
@@ -123,6 +124,7 @@ class Said:
             self.going = self.going & (ids != stop)
 
     def as_given(self) -> Tokens:
+        """The tokens so far, padded on the side on which the prompts were."""
         left = bool((~self.given.mask[:, 0]).any())
         rows = [ids[mask].tolist() for ids, mask in zip(self.so_far.ids, self.so_far.mask, strict=True)]
         return Tokens.of(rows, left=left).to(self.given.ids.device)

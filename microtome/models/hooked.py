@@ -129,6 +129,7 @@ class HookedModel:
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return next((p.device for p in self.module.parameters()), torch.device("cpu"))
 
     # ------------------------------------------------------------ run
@@ -295,6 +296,7 @@ class Visitor:
         return x
 
     def refuse_unseen(self) -> None:
+        """Raises SiteNeverFired for a site that was asked for and not met."""
         if self.unseen:
             missing = ", ".join(sorted(self.unseen))
             raise SiteNeverFired(
@@ -302,6 +304,7 @@ class Visitor:
             )
 
     def refuse_untouched(self) -> None:
+        """Raises SiteNeverFired for an edit that changed nothing."""
         for edit, count in zip(self.edits, self.touched, strict=True):
             if not count:
                 raise SiteNeverFired(

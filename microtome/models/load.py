@@ -46,6 +46,7 @@ def load(
 
 
 def with_own(family: Family, sites: Named | None) -> Family:
+    """A family and, beside or in place of its sites, those that the user names."""
     own = {
         n: Sited(Site(n, axes), (Into if side == "in" else OutOf)(path))
         for n, (path, side, axes) in (sites or {}).items()
@@ -70,6 +71,7 @@ def located(name: str | Path) -> Path:
 
 
 def from_hub(name: str) -> Path:
+    """The folder of a hub model's safetensors, settings and tokenizer. Raises Refusal where there is none."""
     os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", str(HUB_SECONDS))
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
@@ -89,6 +91,7 @@ def from_hub(name: str) -> Path:
 
 
 def weights_of(folder: Path, name: str | Path, dtype: torch.dtype) -> nn.Module:
+    """The module of a folder, frozen. Raises Refusal for weights that are not in safetensors form."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageClassification, AutoModelForMaskedLM
 
     if not any(folder.glob("*.safetensors")):
@@ -111,6 +114,7 @@ def weights_of(folder: Path, name: str | Path, dtype: torch.dtype) -> nn.Module:
 
 
 def tokenizer_of(folder: Path) -> Any:
+    """The tokenizer of a folder; None where there is none that can be read."""
     from transformers import AutoTokenizer
 
     if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")):
@@ -138,4 +142,5 @@ def quiet() -> Iterator[None]:
 
 
 def brief(error: Exception) -> str:
+    """The first line of an error, without its full stop."""
     return str(error).strip().split("\n")[0].rstrip(".")[:200]

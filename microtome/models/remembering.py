@@ -36,6 +36,7 @@ class Shared(DynamicLayer):
         self.keys, self.values, self.copies = known.keys[..., :column, :], known.values[..., :column, :], copies
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Keys and values of this layer, those of the remembered columns first."""
         return self._before(self.keys, key_states), self._before(self.values, value_states)
 
     def _before(self, known: Any, new: Tensor) -> Tensor:
@@ -94,10 +95,12 @@ def remember(model: HookedModel, inputs: Inputs) -> Remembered | None:
 
 
 def caches(module: nn.Module) -> bool:
+    """Whether a module takes a key-value cache."""
     return hasattr(module, "config") and "past_key_values" in signature(module.forward).parameters
 
 
 def known_layers(model: HookedModel, inputs: Tokens) -> list[Any]:
+    """The cache that a plain pass over these inputs leaves."""
     past = DynamicCache()  # without the model's settings it keeps every position, also where a window slides
     with model.lock:
         cached_call(inputs, past, None if inputs.mask.all() else inputs.mask, model.module)

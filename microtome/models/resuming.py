@@ -51,6 +51,7 @@ def resume(
 
 
 def refuse_earlier(model: HookedModel, layer: int, sites: list[Site]) -> None:
+    """Raises Refusal for a site that stands before what the run resumes from."""
     last = last_block(model)
     for site in sites:
         if before(site, last) < layer:
@@ -79,6 +80,7 @@ def standing_aside(model: HookedModel, inputs: Inputs, layer: int, stream: Tenso
 
 
 def given(out: Any, *_: Any, **__: Any) -> Any:
+    """The output of a block in whose place another is put."""
     return out
 
 
@@ -99,14 +101,17 @@ def forms_of(model: HookedModel, inputs: Inputs, blocks: list[str]) -> dict[str,
 
 
 def note(forms: dict[str, Form], path: str, module: nn.Module, args: tuple, out: Any) -> None:
+    """Notes whether a block returns the stream alone or in a tuple."""
     forms[path] = partial(in_tuple, len(out)) if isinstance(out, tuple) else bare
 
 
 def bare(stream: Tensor) -> Tensor:
+    """The output of a block that returns the stream alone."""
     return stream
 
 
 def in_tuple(size: int, stream: Tensor) -> tuple:
+    """The output of a block that returns the stream first of several."""
     return (stream, *[None] * (size - 1))
 
 
@@ -131,11 +136,13 @@ def unembedding(model: HookedModel) -> str | None:
 
 
 def narrow_to(model: HookedModel, inputs: Inputs, site: Site) -> Callable[[], None]:
+    """Unembed the one position that is asked for, until what comes back is called."""
     module = model.module.get_submodule(cast(str, unembedding(model)))
     return module.register_forward_pre_hook(partial(one_position, inputs, cast(int, site.where[0][1]))).remove
 
 
 def one_position(inputs: Inputs, pos: int, module: nn.Module, args: tuple) -> tuple:
+    """What the unembedding is given, at one position of each row."""
     x = args[0]
     places = inputs.places(pos, x.shape[1])
     return (x[places.rows, places.columns][:, None], *args[1:])

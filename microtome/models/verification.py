@@ -37,6 +37,7 @@ class Verification:
 
     @property
     def ok(self) -> bool:
+        """Whether all that was checked holds."""
         return all(check.ok for check in self.checks)
 
     @property
