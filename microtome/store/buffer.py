@@ -142,6 +142,7 @@ class MixingBuffer:
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave, its tensors copied."""
         self.pages = [self._restored(page) for page in state["pages"]]
         self.ready = deque({s: x.to(self.device, copy=True) for s, x in values.items()} for values in state["ready"])
         self.turns, self.copied, self.served = state["turns"].clone(), state["copied"], state["served"]

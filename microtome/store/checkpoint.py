@@ -40,6 +40,7 @@ def flattened(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def restored(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """The value that was taken apart for the file, its tensors put back."""
     if not isinstance(value, dict):
         return value
     if "tensor" in value:

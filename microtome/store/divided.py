@@ -74,12 +74,14 @@ def load_divided(folder: Path, grid: DeviceMesh | None = None) -> dict:
 
 
 def read_into(room: dict[str, Tensor], folder: Path, alone: bool) -> None:
+    """Fill these tensors from a folder, each process its part, or one process `alone` all of it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")  # which is what was asked for
         load(room, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=alone)
 
 
 def described(folder: Path) -> dict:
+    """What state.json says. Raises Refusal for another schema, and a file that cannot be read."""
     path = folder / "state.json"
     with reading(path, REMEDY):
         about = json.loads(path.read_text())
@@ -89,6 +91,7 @@ def described(folder: Path) -> dict:
 
 
 def sizes_in(folder: Path) -> dict[str, Any]:
+    """The shape of every tensor in a folder."""
     with reading(folder, REMEDY):
         return dict(HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata)
 
@@ -107,6 +110,7 @@ def by_path(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def placed_on(x: Tensor, parted: bool, grid: DeviceMesh) -> DTensor:
+    """One process's rows of a divided tensor, or all of a tensor that every process has."""
     return DTensor.from_local(x, grid, [Replicate(), Shard(0) if parted else Replicate()], run_check=False)
 
 

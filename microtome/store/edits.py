@@ -45,6 +45,7 @@ def load_edits(path: Path | str, dictionaries: Named | None = None) -> list[Edit
 
 
 def written(edit: Edit, dictionaries: Named) -> dict:
+    """An edit as plain values and tensors. Raises Refusal for one that files have no word for."""
     kind = type(edit).__name__
     if kind not in KINDS:
         raise Refusal(
@@ -57,12 +58,14 @@ def written(edit: Edit, dictionaries: Named) -> dict:
 
 
 def read(record: dict, dictionaries: Named) -> Edit:
+    """The edit that `written` wrote."""
     site = site_read(record["site"])
     operands = {name: value_read(value, site, dictionaries) for name, value in record["operands"].items()}
     return KINDS[record["kind"]](site, **operands)
 
 
 def value_written(value: Any, edit: Edit, dictionaries: Named) -> Any:
+    """One operand as plain values: dictionaries by name, a trace by the site that the edit looks at."""
     match value:
         case Component(dictionary=dictionary, index=index):
             return {"component": index, "of": name_of(dictionary, dictionaries)}
@@ -76,6 +79,7 @@ def value_written(value: Any, edit: Edit, dictionaries: Named) -> Any:
 
 
 def value_read(value: Any, site: Site, dictionaries: Named) -> Any:
+    """The operand that `value_written` wrote."""
     match value:
         case {"component": index, "of": name}:
             return named(name, dictionaries)[index]
@@ -87,6 +91,7 @@ def value_read(value: Any, site: Site, dictionaries: Named) -> Any:
 
 
 def name_of(dictionary: Dictionary, dictionaries: Named) -> str:
+    """The name of a dictionary among those given. Raises Refusal where it has none."""
     for name, known in dictionaries.items():
         if known is dictionary:
             return name
@@ -94,23 +99,28 @@ def name_of(dictionary: Dictionary, dictionaries: Named) -> str:
 
 
 def named(name: str, dictionaries: Named) -> Dictionary:
+    """The dictionary of this name. Raises Refusal where none is given under it."""
     if name not in dictionaries:
         raise Refusal(f"these edits use a dictionary called {name!r}; pass dictionaries={{{name!r}: ...}}")
     return dictionaries[name]
 
 
 def site_written(site: Site) -> dict:
+    """A site with its axes and fixed places."""
     return {"name": site.name, "axes": site.axes, "where": {axis: place_written(place) for axis, place in site.where}}
 
 
 def site_read(record: dict) -> Site:
+    """The site that `site_written` wrote."""
     where = {axis: place_read(place) for axis, place in record["where"].items()}
     return Site(record["name"], record["axes"]).at(**where)
 
 
 def place_written(place: At) -> Any:
+    """A number or a list as it is, a slice by its ends."""
     return {"from": place.start, "to": place.stop} if isinstance(place, slice) else place
 
 
 def place_read(place: Any) -> At:
+    """The place that `place_written` wrote."""
     return slice(place["from"], place["to"]) if isinstance(place, dict) else place

@@ -86,6 +86,7 @@ class HighNorm:
     times: float = 10.0
 
     def keep(self, seen: Seen) -> Bool[Tensor, "places"]:
+        """Places whose norm is at most `times` the median of the wanted ones, at every site."""
         keep = torch.ones_like(seen.wanted)
         if not seen.wanted.any():
             return keep

@@ -25,7 +25,9 @@ Row = dict[str, float | int | None]  # None where no finite number was found
 class Journal(Protocol):
     """Takes down figures by step."""
 
-    def log(self, step: int, figures: Figures) -> None: ...
+    def log(self, step: int, figures: Figures) -> None:
+        """The figures of one step."""
+        ...
 
     def close(self) -> None:
         """Nothing more will come."""
@@ -120,4 +122,5 @@ class SQLite:
 
 
 def finite(figures: Figures) -> Row:
+    """The figures, None for those that are infinite or no number."""
     return {name: value if math.isfinite(value) else None for name, value in figures.items()}

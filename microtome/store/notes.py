@@ -54,12 +54,14 @@ class Notes:
             connection.executescript(TABLES)
 
     def connect(self) -> sqlite3.Connection:
+        """A connection that waits for other writers, up to 30 seconds."""
         connection = sqlite3.connect(self.path, timeout=30)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.row_factory = sqlite3.Row
         return connection
 
     def put(self, explanations: Iterable[Explanation]) -> None:
+        """Write explanations, each in place of an earlier one of its component and method."""
         rows = [{**asdict(e), "evidence": json.dumps(e.evidence)} for e in explanations]
         columns = list(Explanation.__dataclass_fields__)
         places = ", ".join(f":{c}" for c in columns)

@@ -201,6 +201,7 @@ def refuse_not_finite(site: Site, x: Tensor, kept: Tensor, first: int, each: int
 
 
 def windows_in(item: Item) -> int:
+    """How many rows an item brings to a pass."""
     return 1 if isinstance(item, Window) else len(item)
 
 
@@ -230,6 +231,7 @@ def batched(found: Iterable[Item], size: int) -> Iterator[Inputs]:
 
 
 def stacked(group: Sequence[Window]) -> Tokens:
+    """Windows of one length as a batch."""
     return Tokens.of(torch.from_numpy(np.stack([w.tokens for w in group])))
 
 
@@ -245,6 +247,7 @@ class Inspection:
         self.alike: dict[str, Tensor] | None = {}  # the first row of each site that has had no other; None: all have
 
     def see(self, given: Pass) -> None:
+        """Count a pass. Raises Refusal where filters leave nothing, or all rows are the same."""
         for name, count in given.dropped.items():
             self.dropped[name] = self.dropped.get(name, 0) + count
         self.rows, self.windows = self.rows + len(given.kept), self.windows + given.windows

@@ -22,6 +22,7 @@ class Shared(Generic[T]):
     stopped: Event = field(default_factory=Event)
 
     def stop(self) -> None:
+        """Tell the thread that nobody wants more."""
         self.stopped.set()
         self.room.release()
 
@@ -50,6 +51,7 @@ class Prefetch(Iterator[T]):
         raise entry or StopIteration
 
     def close(self) -> None:
+        """Stop, and wait until the thread has ended."""
         self.shared.stop()
         self.thread.join()
 

@@ -22,13 +22,17 @@ class Codec(Protocol):
 
     name: ClassVar[str]
 
-    def encode(self, x: Float[Tensor, "rows d"]) -> Parts: ...
+    def encode(self, x: Float[Tensor, "rows d"]) -> Parts:
+        """The rows as they are stored."""
+        ...
 
     def decode(self, parts: Mapping[str, Tensor], which: Int[Tensor, "some"]) -> Float[Tensor, "some d"]:
         """These rows, as float32."""
         ...
 
-    def bytes_per_row(self, width: int) -> int: ...
+    def bytes_per_row(self, width: int) -> int:
+        """What a row of this width takes on disk."""
+        ...
 
     def error_bound(self, x: Float[Tensor, "rows d"]) -> Float[Tensor, "rows d"]:
         """How far each number may come back from what it was."""
@@ -107,6 +111,7 @@ CODECS: dict[str, Codec] = {codec.name: codec for codec in (BFLOAT16, Int8(), Fl
 
 
 def codec_named(name: str) -> Codec:
+    """The way of storing of this name. Raises Refusal where there is none."""
     if name not in CODECS:
         raise Refusal(f"no way of storing rows is called {name!r}; there are {', '.join(CODECS)}")
     return CODECS[name]

@@ -23,9 +23,13 @@ SCHEMA = "microtome/training/1"
 class Stateful(Protocol):
     """What can be put on disk and go on from there: fits, streams, batches of a harvest."""
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """All that the rest depends on."""
+        ...
 
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        ...
 
 
 @runtime_checkable
@@ -34,9 +38,13 @@ class Learning(Protocol[T]):
 
     def __iter__(self) -> Iterator[T]: ...
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on."""
+        ...
 
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        ...
 
 
 def resumable(
@@ -83,6 +91,7 @@ class Checkpoint(Stateful):
         self.learning, self.stream, self.path, self.generators = learning, stream, path, generators
 
     def save(self) -> None:
+        """Write the state in place of the last one."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         save_state(self.state_dict(), self.path)
 
@@ -92,6 +101,7 @@ class Checkpoint(Stateful):
             self.load_state_dict(load_state(self.path))
 
     def state_dict(self) -> dict[str, Any]:
+        """What is learned, the stream, and chance."""
         return {
             "schema": SCHEMA, "learning": self.learning.state_dict(), "stream": self.stream.state_dict(),
             "chance": chance(), "generators": {name: g.get_state() for name, g in self.generators.items()},
@@ -121,6 +131,7 @@ def chance() -> dict[str, Any]:
 
 
 def restore_chance(state: Mapping[str, Any]) -> None:
+    """Put torch's own generators back where they were."""
     torch.set_rng_state(state["cpu"])
     if torch.cuda.is_available():
         for device, one in enumerate(state["cuda"][: torch.cuda.device_count()]):
@@ -143,6 +154,7 @@ def misfits(saved: Any, here: Any, where: str = "") -> Iterator[str]:
 
 
 def described(value: Any) -> str:
+    """What a value is, in words: a tensor by shape and precision."""
     if not isinstance(value, Tensor):
         return f"a {type(value).__name__}"
     return f"{' x '.join(map(str, value.shape)) or 'one'} {str(value.dtype).removeprefix('torch.')}"

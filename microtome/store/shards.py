@@ -49,9 +49,11 @@ class Shard:
         return self.size
 
     def width(self, site: str) -> int:
+        """Numbers a row of this site."""
         return self.parts[site]["x"].shape[1]
 
     def rows(self, site: str, which: Int[Tensor, "rows"]) -> Float[Tensor, "rows d"]:
+        """These rows of a site, as float32."""
         return self.codec.decode(self.parts[site], which)
 
 
@@ -90,10 +92,12 @@ class Activations:
 
     @property
     def finished(self) -> bool:
+        """Whether every part has been harvested to its end."""
         return all(manifest["finished"] for manifest in self.manifests.values())
 
     @property
     def widths(self) -> dict[str, int]:
+        """Numbers a row of each site."""
         return {site: self.shards[0].width(site) for site in self.sites}
 
     @property
@@ -136,6 +140,7 @@ class Activations:
         return Batches(self, size, epochs, seed, start)
 
     def batches_in(self, epochs: int, size: int) -> int:
+        """How many full batches so many epochs hold."""
         return epochs * (len(self) // size)
 
 
@@ -172,6 +177,7 @@ class Batches(Iterator[Batch]):
         return self._order[1]
 
     def state_dict(self) -> dict[str, Any]:
+        """Which batch is next, and what the batches are made of."""
         return {"index": self.index, **self._made_of()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -205,6 +211,7 @@ def manifests_in(folder: Path) -> dict[Path, dict]:
 
 
 def refuse_parts(folder: Path, parts: Mapping[Path, dict]) -> None:
+    """Raises Refusal where parts of a harvest are missing, or are not of one harvest."""
     begun = [manifest for manifest in parts.values() if manifest]
     of = begun[0]["part"][1]
     missing = sorted(set(range(of)) - {manifest["part"][0] for manifest in begun})
@@ -277,10 +284,12 @@ class ShardWriter:
 
     @property
     def done(self) -> int:
+        """Windows whose rows are on disk."""
         return self.manifest["windows"]
 
     @property
     def finished(self) -> bool:
+        """Whether the harvest has come to its end."""
         return self.manifest["finished"]
 
     def append(

@@ -211,6 +211,7 @@ class Stream(Iterator[Batch]):
     # ------------------------------------------------------------ stopping and going on
 
     def state_dict(self) -> dict[str, Any]:
+        """How far the text is read, what waits in the buffer, and what the stream is made of."""
         return {
             "buffer": self.buffer.state_dict(), "epoch": self.epoch, "windows_read": self.windows_read,
             "rows_read": self.rows_read, "dropped": dict(self.dropped), **self._made_of(),

@@ -30,6 +30,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def disk_error(error: SafetensorError, path: Path) -> Exception:
+    """The error of the disk that safetensors met, as Python has it; its own where it was another."""
     number = re.search(r"os error (\d+)", str(error))
     return OSError(int(number[1]), os.strerror(int(number[1])), str(path)) if number else error
 

@@ -42,6 +42,7 @@ class PartedWeight(BaseModel):
 
     @property
     def alive(self) -> int:
+        """How many parts matter on some row."""
         return sum(share > 0 for share in self.matters)
 
 

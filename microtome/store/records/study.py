@@ -38,4 +38,5 @@ class Result(Record[Literal["microtome/result/1"]]):
 
     @property
     def ok(self) -> bool:
+        """Whether every claim holds."""
         return all(claim.ok for claim in self.claims)
