@@ -1,8 +1,10 @@
 """An autoencoder of a layer beside the parts of the weight that acts on it: which stands any combination left out?
 
 Between a toy's encoder and decoder stands an identity. It has as many mechanisms as dimensions, and an autoencoder of
-what passes through it has a latent for each feature. Both are put to the same masks: of latents and of the
-autoencoder's error, of parts and of the rest of their weight (Bushnaq et al. 2025, arXiv 2506.20790).
+what passes through it has a latent for each direction that is common there. Both are put to the same masks: of latents
+and of the autoencoder's error, of parts and of the rest of their weight (Bushnaq et al. 2025, arXiv 2506.20790). A
+latent that is silent cannot do harm whatever is done to it; a mechanism of the weight can. So latents are also put to
+the test as what they would be if they were mechanisms: parts of the identity that read and write what the latents do.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,13 +15,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from microtome.core.component import Dictionary
 from microtome.core.fit import fit
 from microtome.core.site import Site
 from microtome.dictionaries import recipes
 from microtome.dictionaries.recipes import Recipe
 from microtome.models.load import load
 from microtome.notebook.page import Heading, Sentence, Table
+from microtome.parameters.addresses import find
 from microtome.parameters.decompose import Decomposition
+from microtome.parameters.decomposed import Decomposed, Factors
 from microtome.parameters.gates import HingeGates
 from microtome.parameters.objectives import Minimal, Stochastic, squared
 from microtome.parameters.scoreboard import FIRM, Score, scoreboard
@@ -33,7 +38,7 @@ from microtome.toys import Superposition
 
 OWN = "asked of this study; unpublished"
 HIDDEN, OUTPUT = Site("hidden", "batch d"), Site("y", "batch d")
-WEIGHTS, IDENTITY = "SPD, all three weights", "SPD, the identity alone"
+PARTS, LATENTS, AS_PARTS = "parts", "latents", "latents as parts"  # kinds of things that are tested
 JUDGED = 512  # rows
 
 
@@ -55,6 +60,7 @@ class Stand:
     """
 
     name: str
+    kind: str
     importance: float
     stochastic: float
     adversarial: dict[int, float]
@@ -77,11 +83,11 @@ class Beside(NamedTuple):
 
     @property
     def spd(self) -> Stand:
-        return next(s for s in self.stands if s.name == WEIGHTS)
+        """All three weights masked."""
+        return self.of(PARTS)[0]
 
-    @property
-    def autoencoders(self) -> list[Stand]:
-        return [s for s in self.stands if s.name not in (WEIGHTS, IDENTITY)]
+    def of(self, kind: str) -> list[Stand]:
+        return [s for s in self.stands if s.kind == kind]
 
     def plain(self) -> dict[str, Any]:
         return {"stands": [asdict(s) for s in self.stands], "features": self.features}
@@ -93,16 +99,18 @@ class Beside(NamedTuple):
     def claims(self, parts: int) -> tuple[Claim, ...]:
         """What must hold of SPD, and of each autoencoder: of the one that comes nearest to breaking the claim."""
         steps = min(self.spd.adversarial)
-        split = min(s.matter for s in self.autoencoders) / parts
-        harm = min(s.adversarial[steps] for s in self.autoencoders) / self.spd.adversarial[steps]
-        name = f"an adversary of {steps} steps"
+        split = min(s.matter for s in self.of(LATENTS)) / parts
+        spd = self.spd.adversarial[steps]
+        name = f"by an adversary of {steps} steps"
         return (
             at_least("latents of any autoencoder over dimensions of the identity", 1.5, split, source=OWN),
-            at_least(f"harm by {name}, any autoencoder over SPD", 2.0, harm, source=OWN),
-            at_most(
-                f"harm to SPD by {name}, share of leaving all parts out", 0.1, self.spd.adversarial[steps], source=OWN
+            *(
+                at_least(f"harm {name}: {kind} of any autoencoder over SPD", 2.0,
+                         min(s.adversarial[steps] for s in self.of(kind)) / spd, source=OWN)
+                for kind in (LATENTS, AS_PARTS)
             ),
-        )
+            at_most(f"harm {name}: to SPD, share of leaving all parts out", 0.1, spd, source=OWN),
+        )  # fmt: skip
 
     def pieces(self) -> tuple[Heading | Sentence | Table | Arrows | Chart, ...]:
         return (
@@ -110,8 +118,10 @@ class Beside(NamedTuple):
             Sentence(
                 "Everything is put to the same masks, and each has gates learnt for the same objective. What SPD is "
                 "asked of all three weights, autoencoders are asked of the hidden layer alone; so SPD is also shown "
-                "with only the identity masked. Harm is the mean square error of the output, as a share of that with "
-                "everything left out."
+                "with only the identity masked. Masks on a latent that is silent do nothing, so an autoencoder of "
+                "which one latent fires on a row has little to fear. As parts of the identity, which read and write "
+                "the same but have no threshold, latents that are said not to matter are not silent. Harm is the mean "
+                "square error of the output, as a share of that with everything left out."
             ),
             arrows(self),
             table(self.stands),
@@ -129,11 +139,9 @@ def beside(
     x = feed.batch(JUDGED, (), generator).x
     stands = list(of_weights(one, x, effort, generator))
     width = one.parts.of(one.parts.names.index("between")).read.shape[0]
-    for name, dictionary in autoencoders(toy, feed, width, effort, generator):
-        spliced = gated(dictionary, toy, feed, minimal, effort, generator)
-        score = scoreboard(spliced, x, generator=generator, curve=effort.curve)
-        (g,) = spliced.look(x).importance.values()
-        stands.append(stand(name, score, g, dictionary.dictionary.directions().write[:, 0]))
+    for name, recipe in autoencoders(toy, feed, width, effort, generator):
+        spliced = gated(recipe, toy, feed, minimal, effort, generator)
+        stands += of_latents(name, spliced, recipe.dictionary, toy, x, effort, generator)
     return Beside(stands, unit(toy.encoder.T))
 
 
@@ -143,16 +151,42 @@ def of_weights(one: Decomposition, x: Tensor, effort: Effort, generator: torch.G
         importance = one.parts.look(x).importance
     between, write = importance["between"], one.at("between").directions().write[:, 0]
     alone = {name: g if name == "between" else torch.ones_like(g) for name, g in importance.items()}
-    for name, given in ((WEIGHTS, importance), (IDENTITY, alone)):
+    for name, given in (("SPD, all weights", importance), ("SPD, the identity alone", alone)):
         score = scoreboard(one.parts, x, generator=generator, curve=effort.curve, importance=given)
-        yield stand(name, score, between, write)
+        yield stand(name, PARTS, score, between, write)
 
 
-def stand(name: str, score: Score, g: Tensor, directions: Tensor) -> Stand:
+def of_latents(
+    name: str,
+    spliced: Spliced,
+    of: Dictionary,
+    toy: Superposition,
+    x: Tensor,
+    effort: Effort,
+    generator: torch.Generator,
+) -> Iterator[Stand]:
+    """In the network's place at the hidden layer, and as parts of the identity."""
+    with torch.no_grad():
+        (g,) = spliced.look(x).importance.values()
+    score = scoreboard(spliced, x, generator=generator, curve=effort.curve)
+    yield stand(name, LATENTS, score, g, of.directions().write[:, 0])
+    parts = as_parts(of, toy)
+    score = scoreboard(parts, x, generator=generator, curve=effort.curve, importance={"between": g})
+    yield stand(f"{name}, as parts", AS_PARTS, score, g, parts.of(0).write)
+
+
+def as_parts(latents: Dictionary, toy: Superposition) -> Decomposed:
+    """Parts of the identity that read and write what the latents do; what these do not sum to is the rest."""
+    (place,) = find(toy, "between")
+    read, write = latents.directions()
+    return Decomposed(toy, [place], {place: Factors(read[:, 0], write[:, 0])})
+
+
+def stand(name: str, kind: str, score: Score, g: Tensor, directions: Tensor) -> Stand:
     """`g`: importances at the hidden layer, (row, component)."""
     matters = (g > FIRM).any(0)
     return Stand(
-        name, score.importance / score.nothing, score.stochastic / score.nothing,
+        name, kind, score.importance / score.nothing, score.stochastic / score.nothing,
         {steps: harm / score.nothing for steps, harm in score.adversarial.items()},
         float((g > FIRM).float().sum(-1).mean()), int(matters.sum()), unit(directions[matters]),
     )  # fmt: skip
@@ -205,7 +239,7 @@ def gated(
 def arrows(both: Beside) -> Arrows:
     """Directions in the hidden layer's plane, all of length 1."""
     first = [(f"{len(both.features)} features", both.features), (f"SPD: {both.spd.matter} parts", both.spd.directions)]
-    others = [(f"{s.name}: {s.matter} latents", s.directions) for s in both.autoencoders]
+    others = [(f"{s.name}: {s.matter} latents", s.directions) for s in both.of(LATENTS)]
     return Arrows(
         "What is written in the hidden layer, by features, by parts of the identity and by latents",
         [(name, [plane(v) for v in vectors]) for name, vectors in (*first, *others)], reach=1.15,
@@ -228,8 +262,15 @@ def table(stands: list[Stand]) -> Table:
 
 
 def curves(stands: list[Stand]) -> Chart:
+    kinds = [s.kind for s in stands]
     series = [
-        Series(s.name, list(s.adversarial), [max(v, 1e-6) for v in s.adversarial.values()], i)
+        Series(s.name, list(s.adversarial), [max(v, 1e-6) for v in s.adversarial.values()], colour(kinds, i),
+               "dashed" if s.kind == AS_PARTS else "line")
         for i, s in enumerate(stands)
-    ]
+    ]  # fmt: skip
     return Chart("What an adversary finds", "steps of ascent", "harm, as a share of leaving everything out", series)
+
+
+def colour(kinds: list[str], place: int) -> int:
+    """Latents and what they are as parts have the same."""
+    return sum(kind != AS_PARTS for kind in kinds[: place + 1]) - 1

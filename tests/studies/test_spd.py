@@ -1,16 +1,12 @@
 """The study of stochastic parameter decomposition, at a size at which nothing is found but every step is taken."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
-from microtome.parameters.matching import Columns
 from microtome.parameters.spd import SPD
 from microtome.studies.spd import Experiment, Size, Spd, Toys, ordered
 from microtome.studies.spd_beside import Effort
-from microtome.studies.spd_found import Apart, Found
 from microtome.studies.study import Setting, conduct
 from tests.studies.sums import Silent
 
@@ -19,16 +15,10 @@ NARROW = Experiment(Toys(5, 2, trained=3, kept=2, steps=20, rows=64), METHOD, ME
 TINY = Size(NARROW, replace(NARROW, toys=Toys(6, 3, 1, 1, 10, 32), restarts=1), Effort((1, 2), steps=3, gate_steps=3))
 
 
-def found(loss: float, lengths: float = 1.0) -> Found:
-    whole = Columns(1.0, lengths, (0.01, 0.02))
-    counts = {"encoder": 2, "decoder": 2, "between": 2}
-    return Found(whole, whole, {"encoder": 0, "decoder": 0}, counts, [[1.0, 0.0], [0.0, 1.0]], loss)
-
-
 def test_the_study_runs_leaves_a_page_and_does_nothing_twice(tmp_path: Path) -> None:
     setting, study = Setting(tmp_path, quick=True), Spd(quick=TINY)
     result = conduct(study, setting, Silent())
-    assert len({c.name for c in result.claims}) == len(result.claims) == 18
+    assert len({c.name for c in result.claims}) == len(result.claims) == 19
     page = (tmp_path / "page.html").read_text()
     assert "What an adversary finds" in page and "TopK of 1" in page
     kept = (tmp_path / "found.jsonl").read_text()
@@ -37,27 +27,6 @@ def test_the_study_runs_leaves_a_page_and_does_nothing_twice(tmp_path: Path) -> 
     ]  # fmt: skip
     assert conduct(study, setting, Silent()).claims == result.claims
     assert (tmp_path / "found.jsonl").read_text() == kept
-
-
-def test_the_beginning_of_least_loss_is_chosen_and_nothing_else_is_asked() -> None:
-    apart = Apart([[found(0.2), found(0.1, lengths=0.5)], [found(0.1), found(0.3)]], 1.0)
-    assert [f.solved for f in apart.chosen] == [False, True] and len(apart.all) == 4
-    assert Apart.read(json.loads(json.dumps(apart.plain()))) == apart
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"encoder": Columns(0.98, 1.0, (0.01, 0.02))},
-        {"encoder": Columns(1.0, 1.03, (0.01, 0.02))},
-        {"decoder": Columns(1.0, 1.0, (0.01, 0.2))},
-        {"errors": {"encoder": 0, "decoder": 1}},
-        {"alive": {"encoder": 2, "decoder": 3}},
-    ],
-)
-def test_one_thing_amiss_is_not_solved(change: dict) -> None:
-    assert found(0.0).solved and not replace(found(0.0), **change).solved
-    assert Found.read(asdict(found(0.0))) == found(0.0)
 
 
 def test_parts_are_shown_in_the_order_of_their_features() -> None:
