@@ -51,6 +51,7 @@ class Active:
         return len(self.rows)
 
     def layer(self, row: int) -> int:
+        """The layer at which a component reads; 0 for a site that is in none."""
         site = self.dictionary.reads[int(self.at[row])]
         return site.layer if site.layer is not None else 0
 
@@ -59,6 +60,7 @@ class Active:
         return self.layer(row), int(self.rows[row]), int(self.components[row])
 
     def reading(self, row: int) -> Reading:
+        """What a component reads, as a row of the graph needs it."""
         site = self.dictionary.reads[int(self.at[row])]
         return Reading(site, int(self.rows[row]), self.vectors[row], float(self.offsets[row]), float(self.values[row]))
 

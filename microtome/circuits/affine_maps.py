@@ -63,6 +63,7 @@ def mixture(width: int, size: float) -> Float[Tensor, "1 width"]:
 
 
 def unpadded(inputs: Inputs) -> Inputs:
+    """The first row alone, without its padding."""
     row = inputs.rows(slice(0, 1))
     if isinstance(row, Tokens) and not row.mask.all():
         return Tokens.of(row.ids[row.mask][None])
@@ -86,6 +87,7 @@ def pushed(
 
 
 def fitted(before: Site, after: Site, basis: Tensor, answers: Float[Tensor, "vectors *out"], size: float) -> Affine:
+    """The affine map through these answers to a basis. Raises Refusal where a sum of vectors shows that it is none."""
     bias = answers[-2]
     weight = (answers[:-2] - bias) / size
     expected = torch.tensordot(basis[-1], weight, 1)

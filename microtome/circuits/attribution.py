@@ -71,6 +71,7 @@ def attributed_components(
 
 @torch.no_grad()
 def both(model: Model, here: Inputs, there: Inputs, sites: Sequence[Site]) -> tuple[Trace, Trace]:
+    """Both runs at these sites. Raises Refusal where rows or padding differ."""
     if padded_otherwise(here, there) or len(here) != len(there):
         raise Refusal(
             "the two runs have other rows, or padding; attribution compares place by place, so pad both alike"
@@ -80,6 +81,7 @@ def both(model: Model, here: Inputs, there: Inputs, sites: Sequence[Site]) -> tu
 
 
 def change(now: Trace, then: Trace, site: Site) -> Tensor:
+    """How far a site is from one run to the other, nought where there is padding."""
     return real(then[site.whole] - now[site.whole], now.inputs, site)
 
 

@@ -55,6 +55,7 @@ class Graph:
 
     @property
     def activity(self) -> Float[Tensor, "nodes"]:
+        """How strongly each node is there."""
         return torch.tensor([node.activity for node in self.nodes])
 
     def into(self, node: int) -> list[tuple[int, float]]:
@@ -160,6 +161,7 @@ class Building:
         self.incomplete = 0.0
 
     def graph(self, most: int) -> Graph:
+        """The whole graph: targets first, then components by influence, `most` of them at the most."""
         self.explore(list(range(len(self.replacement.nodes), len(self.nodes))))
         left = most
         while left:
@@ -195,6 +197,7 @@ class Building:
         self.explored[list(chosen)] = True
 
     def rows(self, group: Sequence[int]) -> Edges:
+        """The edges into some nodes that read at one site; notes how far each row is from its node's activity."""
         readings = [self.readings[node] for node in group]
         rows = self.replacement.rows(readings[0].site, readings)
         for node, reading, row in zip(group, readings, rows, strict=True):
@@ -240,6 +243,7 @@ def refuse_unheard(replacement: Replacement) -> None:
 
 
 def refuse_too_large(replacement: Replacement, targets: int, most: int, memory: int | None) -> None:
+    """Raises Refusal for a graph that `memory` bytes, or what is free, may not hold."""
     free = available() if memory is None else memory
     sources = len(replacement.nodes)
     needed = bytes_for(sources, most + targets)

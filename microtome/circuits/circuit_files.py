@@ -38,11 +38,13 @@ def read_mib(path: Path) -> EdgeGraph:
 
 
 def named_edges(anatomy: Anatomy) -> list[tuple[str, tuple[int, int]]]:
+    """Every possible edge by its name, with its writer and reader."""
     writers, readers = list(map(str, anatomy.writers)), list(map(str, anatomy.readers))
     return [(f"{writers[w]}->{readers[r]}", (w, r)) for w, r in anatomy.possible.nonzero().tolist()]
 
 
 def refuse_others(path: Path, edges: dict[str, Any], wanted: list[str]) -> None:
+    """Raises Refusal for a file whose edges are not those of its own cfg."""
     missing, unknown = sorted(set(wanted) - set(edges)), sorted(set(edges) - set(wanted))
     if missing or unknown:
         said = f"lacks {len(missing)} edges ({missing[0]})" if missing else f"has {len(unknown)} others ({unknown[0]})"
@@ -50,6 +52,7 @@ def refuse_others(path: Path, edges: dict[str, Any], wanted: list[str]) -> None:
 
 
 def scored(path: Path, name: str, edge: dict[str, Any]) -> float:
+    """The score of one edge. Raises Refusal for what is no finite number."""
     score = edge.get("score")
     if not isinstance(score, int | float) or not isfinite(score):
         raise Refusal(f"{path} scores the edge {name} {score!r}, which is no finite number; score it anew")
@@ -63,6 +66,7 @@ def write_mib(graph: EdgeGraph, path: Path, *, d_model: int) -> None:
 
 
 def as_mib(graph: EdgeGraph, d_model: int) -> dict[str, Any]:
+    """The graph as MIB's JSON has it; heads that share keys and values have an edge each."""
     graph = ungrouped(graph)
     anatomy, scores, kept = graph.anatomy, graph.scores, graph.kept
     nodes = dict.fromkeys(map(str, anatomy.writers), False) | {"logits": False}

@@ -46,6 +46,7 @@ class Scale(NamedTuple):
     nothing: float
 
     def share(self, measured: Float[Tensor, "cells pairs"]) -> Float[Tensor, "cells"]:
+        """The mean over pairs as a share of the way from `nothing` to `whole`."""
         return (measured.mean(1) - self.nothing) / (self.whole - self.nothing)
 
 
@@ -103,6 +104,7 @@ def curve(ranked: Float[Tensor, "units"], game: Game, shares: Sequence[float] = 
 
 
 def refuse_shares(shares: Sequence[float]) -> None:
+    """Raises Refusal for shares that do not grow from 0 to 1."""
     if len(shares) < 2 or list(shares) != sorted(set(shares)) or not 0 <= shares[0] < shares[-1] <= 1:
         raise Refusal(f"shares are {list(shares)}; give at least two, growing, from 0 to 1")
 
@@ -228,6 +230,7 @@ def chance(game: Game, kept: Bool[Tensor, "units"], generator: torch.Generator, 
 
 
 def random_circuits(units: int, count: int, samples: int, generator: torch.Generator) -> Bool[Tensor, "samples units"]:
+    """Circuits of `count` units, each as likely."""
     return torch.stack([best(torch.rand(units, generator=generator), count) for _ in range(samples)])
 
 
@@ -254,6 +257,7 @@ class Stability:
 
     @property
     def stable(self) -> bool:
+        """Whether the mean overlap is as high as is asked of a stable method."""
         return self.mean >= STABLE
 
     def __str__(self) -> str:

@@ -65,6 +65,7 @@ def random_composition(
 
 
 def refuse_widths(writer: HeadWeights, reader: HeadWeights) -> None:
+    """Raises Refusal for heads of two streams."""
     if writer.o.shape[-1] != reader.q.shape[1]:
         raise Refusal(
             f"the writer's stream is {writer.o.shape[-1]} wide and the reader's {reader.q.shape[1]}; "
@@ -89,6 +90,7 @@ def read(heads: HeadWeights) -> tuple[Outer, Outer, Outer]:
 
 
 def pairwise_scores(wrote: Outer, reads: Outer) -> Scores:
+    """The Frobenius norm of every product over those of its factors, without making any matrix of d x d."""
     between = torch.einsum("wid,rjd->wrij", wrote.inner, reads.inner)
     product = torch.einsum("wrij,wik,wrkl,rjl->wr", between, wrote.gram, between, reads.gram)
     sizes = size(wrote)[:, None] * size(reads)[None]
@@ -96,6 +98,7 @@ def pairwise_scores(wrote: Outer, reads: Outer) -> Scores:
 
 
 def size(side: Outer) -> Float[Tensor, "head"]:
+    """The Frobenius norm of each head's matrix."""
     return ((side.inner @ side.inner.transpose(1, 2)) * side.gram).sum((1, 2)).clamp(min=0).sqrt()
 
 

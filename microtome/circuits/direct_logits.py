@@ -163,11 +163,13 @@ class Stream:
         self.refuse_unsummed()
 
     def added(self) -> list[Site]:
+        """The sites whose sum, with the first resid_pre, the stream is."""
         return [
             self.sites[f"{k}_out.{l}"] for l in self.layers for k in ("attn", "mlp") if f"{k}_out.{l}" in self.sites
         ]
 
     def refuse_unsummed(self) -> None:
+        """Raises Refusal where what is written does not sum to the stream's end."""
         mask = getattr(self.inputs, "mask", torch.ones(()))[..., None]
         summed = self.clean["resid_pre.0"] + sum(self.clean[s] for s in self.added())
         off = float(((summed - self.clean[self.end]) * mask).abs().max() / (self.clean[self.end] * mask).abs().max())
@@ -180,6 +182,7 @@ class Stream:
     # ------------------------------------------------------------ the direction that is read
 
     def readout(self, right: Ids, wrong: Ids | None) -> Readout:
+        """What a logit, or a difference of two, reads at the stream's end, the norm held as it was."""
         site = self.sites.get("final_norm", self.end)
         unembedding = self.unembedding(site)
         direction, offset = columns(unembedding, right)
@@ -215,6 +218,7 @@ class Stream:
     # ------------------------------------------------------------ the sum
 
     def contributions(self, readout: Readout) -> tuple[list[Writer], list[Float[Tensor, "batch pos"]]]:
+        """Every writer, and what it gives the logit at each position."""
         writers, values = [Writer("embed")], [along(readout, self.clean["resid_pre.0"])]
         for layer in self.layers:
             if f"z.{layer}" in self.sites and f"attn_out.{layer}" in self.sites:
@@ -240,8 +244,10 @@ class Stream:
 
 
 def along(readout: Readout, x: Float[Tensor, "batch pos d"]) -> Float[Tensor, "batch pos"]:
+    """The product of each place with what is read there."""
     return (readout.vector * x).sum(-1)
 
 
 def columns(unembedding: Affine, ids: Ids) -> tuple[Float[Tensor, "batch d"], Float[Tensor, "batch"]]:
+    """The unembedding of each row's token, and its bias."""
     return unembedding.weight[:, ids.cpu()].T, unembedding.bias[ids.cpu()]

@@ -90,6 +90,7 @@ class Anatomy:
         return (*of_layers, Reader("logits", self.layers))
 
     def count(self, role: str) -> int:
+        """Readers of this role in a layer: keys and values may be fewer than queries."""
         return self.heads if role == "q" else self.kv_heads
 
     def writers_of(self, layer: int) -> slice:
@@ -154,6 +155,7 @@ class EdgeGraph:
 
     @classmethod
     def of(cls, anatomy: Anatomy, each: Float[Tensor, "pairs writers readers"], label: str = "") -> "EdgeGraph":
+        """A graph that keeps every possible edge, from the score of each on each pair."""
         return cls(anatomy, each, anatomy.possible.clone(), label)
 
     @property
@@ -216,6 +218,7 @@ class EdgeGraph:
 
 
 def inlets(anatomy: Anatomy, writer: Writer) -> list[int]:
+    """The readers through which a writer is reached."""
     if writer.kind == "mlp":
         return [anatomy.read_at(writer.layer, "mlp").start]
     kv_head = writer.head * anatomy.kv_heads // anatomy.heads

@@ -94,6 +94,7 @@ class Faithfulness(NamedTuple):
 
     @property
     def share(self) -> float:
+        """The circuit's measure from 0, no node, to 1, all. Raises Refusal where these two are the same."""
         if self.whole == self.nothing:
             raise Refusal(
                 f"the measure is {self.whole:.4g} with every node and with none, so no circuit carries it; choose "

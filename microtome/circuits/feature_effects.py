@@ -55,6 +55,7 @@ class NodeEffects:
     label: str
 
     def of(self, node: FeatureNode) -> Float[Tensor, "batch"]:
+        """One node's effect on each row."""
         return self.tables[node.dictionary][:, -1 if node.component is None else node.component]
 
     def mean(self, node: FeatureNode) -> float:
@@ -69,6 +70,7 @@ class NodeEffects:
         return [nodes[i] for i in order.tolist()]
 
     def nodes(self) -> Iterator[FeatureNode]:
+        """Every node, each dictionary's error last."""
         for number, table in enumerate(self.tables):
             last = table.shape[1] - 1
             yield from (FeatureNode(number, i if i < last else None) for i in range(last + 1))
@@ -151,6 +153,7 @@ class Change:
 
     @property
     def site(self) -> Site:
+        """Where the dictionary writes."""
         return written_site(self.dictionary).whole
 
     def effects(self, felt: Tensor) -> Float[Tensor, "batch nodes"]:
@@ -205,6 +208,7 @@ def changed(model: Model, clean: Inputs, corrupt: Inputs | None, dictionaries: S
 
 
 def refuse_unlike(clean: Inputs, corrupt: Inputs | None) -> None:
+    """Raises Refusal for corrupt rows that are not, place by place, the clean ones'."""
     if corrupt is None:
         return
     if len(clean) != len(corrupt):

@@ -200,6 +200,7 @@ def react(
 
 
 def refuse_deaf(graph: Graph, watched: Sequence[int]) -> None:
+    """Raises Refusal for a node to watch that reads nothing."""
     deaf = next((n for n in watched if graph.nodes[n].kind not in (FEATURE, TARGET)), None)
     if deaf is not None:
         raise Refusal(f"{graph.nodes[deaf]} reads nothing, so nothing happens to it; watch components and targets")
@@ -221,6 +222,7 @@ def active_in(trace: Trace, replacement: Replacement, number: int) -> dict[tuple
 
 
 def change_of(given: int | Group | Change, by: float) -> Change:
+    """What was asked for as a factor for each node."""
     if isinstance(given, Mapping):
         return given
     return dict.fromkeys((given,) if isinstance(given, int) else given, by)
@@ -236,6 +238,7 @@ def value_of(reading: Reading) -> Measure:
 
 
 def correlation(a: Float[Tensor, "n"], b: Float[Tensor, "n"]) -> float:
+    """Pearson's, over all entries; not a number where either does not vary."""
     a, b = (x.double() - x.double().mean() for x in (a, b))
     return float((a @ b) / (a.norm() * b.norm()))
 

@@ -30,6 +30,7 @@ class LowRank:
     right: Float[Tensor, "rank d_out"]
 
     def dense(self) -> Float[Tensor, "d_in d_out"]:
+        """The product."""
         return self.left @ self.right
 
     def then(self, other: "LowRank") -> "LowRank":
@@ -41,6 +42,7 @@ class LowRank:
 
     @property
     def T(self) -> "LowRank":  # noqa: N802  (as tensors have it)
+        """The transpose, of the same rank."""
         return LowRank(self.right.T, self.left.T)
 
     def norm(self) -> Float[Tensor, ""]:
@@ -66,9 +68,11 @@ class HeadWeights(NamedTuple):
     o: Float[Tensor, "head d_head d"]
 
     def ov(self, head: int) -> LowRank:
+        """What a head writes of what it reads."""
         return LowRank(self.v[head], self.o[head])
 
     def qk(self, head: int) -> LowRank:
+        """What a head scores of what its query and its key read."""
         return LowRank(self.q[head], self.k[head].T)
 
 
@@ -108,6 +112,7 @@ def stream_weights(model: Model, inputs: Inputs, layer: int) -> HeadWeights:
 
 
 def stream_before(stream: Stream, layer: int) -> Site:
+    """The stream that a layer reads, run where it was not kept."""
     site = stream.sites[f"resid_pre.{layer}"]
     if site.name not in stream.clean:
         stream.clean.values_by_name.update(
@@ -117,6 +122,7 @@ def stream_before(stream: Stream, layer: int) -> Site:
 
 
 def folded_in(weight: Float[Tensor, "head d d_head"], norm: Norm | None) -> Float[Tensor, "head d d_head"]:
+    """Weights as they stand before a norm: its gain taken in, and its centring."""
     if norm is None:
         return weight
     return centred((norm.gain[:, None] * weight).transpose(1, 2), norm.centres).transpose(1, 2)
@@ -155,4 +161,5 @@ def up_to(row: Inputs, position: int) -> Inputs:
 
 
 def by_query_head(x: Float[Tensor, "d kv_head d_head"], heads: int) -> Float[Tensor, "head d d_head"]:
+    """Keys' or values' weights, one for each query head."""
     return x.transpose(0, 1).repeat_interleave(heads // x.shape[1], 0)

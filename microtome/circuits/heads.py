@@ -83,6 +83,7 @@ def after_copies(tokens: Tokens) -> Places:
 
 
 def real(tokens: Tokens) -> Places:
+    """The queries and keys that are not padding."""
     return tokens.mask[:, :, None] & tokens.mask[:, None]
 
 
@@ -160,10 +161,12 @@ def name_movers(
 
 
 def last_of(x: Float[Tensor, "batch pos"], tokens: Tokens) -> Float[Tensor, "batch"]:
+    """The value at each row's last real position."""
     return Site("value", "batch pos").at(pos=-1).take(x, tokens)
 
 
 def correlation(x: Float[Tensor, "layer batch head"], y: Float[Tensor, "layer batch head"]) -> ByHead:
+    """Pearson's over the rows of a batch, of every layer and head."""
     x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
     return (x * y).sum(1) / (x.norm(dim=1) * y.norm(dim=1))
 

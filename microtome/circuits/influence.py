@@ -24,6 +24,7 @@ class Edges:
 
     @classmethod
     def none(cls, nodes: int) -> "Edges":
+        """No edges between so many nodes."""
         empty = torch.zeros(0, dtype=torch.long)
         return cls(empty, empty, torch.zeros(0), torch.zeros(nodes))
 
@@ -41,6 +42,7 @@ class Edges:
 
     @classmethod
     def joined(cls, parts: Sequence["Edges"]) -> "Edges":
+        """All the edges of several lists, of the same nodes."""
         return cls(
             torch.cat([p.targets for p in parts]),
             torch.cat([p.sources for p in parts]),
@@ -52,6 +54,7 @@ class Edges:
         return len(self.weights)
 
     def dense(self) -> Float[Tensor, "targets sources"]:
+        """The edges as a matrix of weights."""
         size = len(self.dropped)
         return torch.zeros(size, size).index_put((self.targets, self.sources), self.weights)
 

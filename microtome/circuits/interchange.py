@@ -48,6 +48,7 @@ class Counterfactuals:
         return len(self.base)
 
     def rows(self, which: slice) -> "Counterfactuals":
+        """Some of the pairs."""
         return Counterfactuals(self.base.rows(which), self.source.rows(which), self.wanted[which])
 
     def parts(self, size: int) -> "list[Counterfactuals]":
@@ -173,6 +174,7 @@ class Interchange:
         return (self.what.whole,) if isinstance(self.what, Site) else self.what.dictionary.reads
 
     def edit(self, base: Inputs, source: Trace) -> Edit:
+        """The edit that gives the base what the source held, at positions that may differ."""
         if self.here is not None:
             source = aligned(source, base, self.here, self.here if self.there is None else self.there)
         made = patch(self.what, source) if isinstance(self.what, Site) else swap(self.what, source)
@@ -221,10 +223,12 @@ class Accuracy:
 
     @property
     def value(self) -> float:
+        """The share of hits."""
         return self.hits.double().mean().item()
 
     @property
     def interval(self) -> tuple[float, float]:
+        """Wilson's 95% interval of the share."""
         n, p = len(self.hits), self.value
         centre, spread = p + Z * Z / (2 * n), Z * sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
         return max(0.0, (centre - spread) / (1 + Z * Z / n)), min(1.0, (centre + spread) / (1 + Z * Z / n))

@@ -50,6 +50,7 @@ class TunedLens(nn.Module):
         return names.index(site.name)
 
     def save(self, folder: Path) -> None:
+        """Write the lens to a folder, with the sites that it reads."""
         about = {"class": "TunedLens", "d": self.d, "sites": [[s.name, s.axes] for s in self.sites]}
         save_module(self, folder, about)
 
@@ -95,10 +96,12 @@ def read_out(model: Model, inputs: Inputs, x: Stream) -> Logits:
 
 
 def last_stream(model: Model) -> Site:
+    """The stream after the last block."""
     return model.sites("resid_post.*")[-1]
 
 
 def lens_sites(model: Model) -> list[Site]:
+    """The stream before the first block and after each."""
     return [model.site("resid_pre.0"), *model.sites("resid_post.*")]
 
 

@@ -57,6 +57,7 @@ def merge(graphs: Sequence[Graph]) -> Graph:
 
 
 def renumbered(edges: Edges, place: torch.Tensor, by: float) -> Edges:
+    """Edges between nodes of another numbering, their weights multiplied."""
     return Edges(place[edges.targets], place[edges.sources], by * edges.weights, torch.zeros(0))
 
 

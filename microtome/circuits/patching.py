@@ -75,6 +75,7 @@ def from_run(
     by: Sequence[str],
     rows: int,
 ) -> Effects:
+    """How far the measure moves on `here` when one place at a time is as in `there`."""
     whole = list(places)
     read = dict.fromkeys(site.whole for place in whole for site in sites_of(place))
     with torch.no_grad():
@@ -90,10 +91,12 @@ def from_run(
 
 
 def sites_of(place: Place) -> tuple[Site, ...]:
+    """The sites that must be read to patch a place."""
     return place.dictionary.reads if isinstance(place, Component) else (place,)
 
 
 def edits_of(place: Place, source: Trace, here: Inputs, by: Sequence[str]) -> list[Edit]:
+    """The patches of one place, taken apart along the axes of `by` that it has."""
     if isinstance(place, Component):
         whole = swap(place, source)
         axes = [axis for axis in by if axis in whole.site.axes.split()]
@@ -111,6 +114,7 @@ def parts(site: Site, source: Trace, here: Inputs, by: Sequence[str]) -> list[Si
 
 
 def wheres(site: Site, shape: torch.Size, here: Inputs, by: Sequence[str]) -> list[dict[str, int]]:
+    """Every combination of places along these axes."""
     sizes = dict(zip(site.axes.split(), shape, strict=True))
     choices = [positions(here, sizes[axis]) if axis in POSITIONAL else range(sizes[axis]) for axis in by]
     return [dict(zip(by, chosen, strict=True)) for chosen in product(*choices)]
@@ -125,6 +129,7 @@ def positions(inputs: Inputs, size: int) -> range:
 
 
 def refuse_other_lengths(clean: Inputs, corrupt: Inputs) -> None:
+    """Raises Refusal for rows that are no pairs, or pairs whose positions are not each other's."""
     if len(clean) != len(corrupt):
         raise Refusal(f"there are {len(clean)} clean prompts and {len(corrupt)} corrupt ones; give them in pairs")
     if isinstance(clean, Tokens) and isinstance(corrupt, Tokens):

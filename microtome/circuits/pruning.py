@@ -64,6 +64,7 @@ def least(amounts: Tensor, share: float) -> float:
 
 
 def ranks(amounts: Float[Tensor, "nodes"]) -> Float[Tensor, "nodes"]:
+    """For each node, the share of the whole that it and those with more make up."""
     ordered = amounts.sort(descending=True)
     shares = ordered.values.cumsum(0) / ordered.values.sum().clamp(min=1e-30)
     return torch.empty_like(amounts).index_copy(0, ordered.indices, shares)

@@ -76,6 +76,7 @@ def attribute_score(replacement: Replacement, layer: int, head: int, query: int,
 
 
 def refuse_outside(position: int, length: int) -> int:
+    """The position counted from the front. Raises Refusal outside the prompt."""
     if not -length <= position < length:
         raise Refusal(f"the prompt has {length} tokens, so no position {position}")
     return position % length
@@ -97,6 +98,7 @@ def scaling(replacement: Replacement, q: Site, scores: Site, queries: Tensor, ke
 
 
 def shrunk(x: Tensor) -> Tensor:
+    """Queries so small that no soft cap bends their scores."""
     return SMALL * x
 
 

@@ -130,6 +130,7 @@ class Replacement:
     # ------------------------------------------------------------ what there is
 
     def refuse_unfit(self) -> None:
+        """Raises Refusal for a model without embeddings, and dictionaries that do not fit it or each other."""
         if "embed" not in self.sites:
             raise Refusal(
                 "this model has no site 'embed', so its tokens cannot be nodes; name one: load(..., sites=...)"
@@ -275,16 +276,19 @@ class Replacement:
 
 
 def add_contributions(rows: Tensor, gradient: Float[Tensor, "readings pos d"], written: Sequence[Ends]) -> None:
+    """Add what each node writes, along a gradient, to each reading's row."""
     for ends in written:
         for row, pulled in zip(rows, gradient, strict=True):
             row.index_add_(0, ends.nodes, (pulled[ends.positions] * ends.vectors).sum(-1))
 
 
 def sum_of(written: Sequence[Ends], like: Float[Tensor, "1 pos d"]) -> Float[Tensor, "1 pos d"]:
+    """All that some nodes write, at their positions."""
     return torch.stack([ends.total(like) for ends in written]).sum(0)
 
 
 def refuse_heads(site: Site, dictionary: Dictionary) -> None:
+    """Raises Refusal for a site that is not one vector a position."""
     if len(site.axes.split()) != 3:
         raise Refusal(
             f"{type(dictionary).__name__} stands at {site}, whose axes are {site.axes!r}; a node of a graph is one "

@@ -45,6 +45,7 @@ def routes(model: Resumable, inputs: Inputs, *, wired: Wiring | None = None) -> 
 
 
 def shares_of_heads(wired: Wiring, layer: int, trace: Trace) -> Float[Tensor, "batch head pos d"]:
+    """What each head adds to the stream, after the norm on the branch where there is one."""
     wrote = written(trace[wired.layers[layer].z], wired.writing(layer))
     scale = wired.scale(layer, trace)
     return wrote if scale is None else wrote * scale[:, None]
@@ -64,6 +65,7 @@ def shares(
 
 
 def over_positions(x: Float[Tensor, "batch pos writers"], inputs: Inputs) -> Float[Tensor, "batch writers"]:
+    """The mean over each row's real positions."""
     if not isinstance(inputs, Tokens):
         return x.mean(1)
     return masked(x, inputs.mask).sum(1) / inputs.mask.sum(1, keepdim=True)

@@ -109,6 +109,7 @@ def scrub(
 
 
 def clean_run(model: Model, inputs: Inputs, nodes: Sequence[Node], measure: Measure, rows: int) -> Trace:
+    """The run that the hypothesis's leaves are taken from."""
     leaves = [node.site.whole for node in chain.from_iterable(nodes) if not node.depends]
     return in_parts(model, inputs, [*dict.fromkeys((*leaves, *(s.whole for s in measure.reads)))], [], rows)
 
@@ -177,6 +178,7 @@ def in_parts(model: Model, inputs: Inputs, read: Sequence[Site], edits: Iterable
 
 
 def refuse(inputs: Inputs, hypothesis: Sequence[Node]) -> None:
+    """Raises Refusal for rows of several lengths, and for a hypothesis about other rows."""
     if isinstance(inputs, Tokens) and len(lengths := inputs.lengths.unique()) > 1:
         raise Refusal(
             f"rows of {int(lengths[0])} to {int(lengths[-1])} tokens cannot be exchanged place by place; "

@@ -37,6 +37,7 @@ def pooled(
 
 
 def mean_of(trace: Trace, site: Site) -> Float[Tensor, "rows d"]:
+    """The mean of a site over each row's real places."""
     x = trace[site].movedim(site.width_axis, -1) if not site.where else trace[site]
     if isinstance(trace.inputs, Tokens) and x.shape[:-1] == trace.inputs.mask.shape:
         weight = trace.inputs.mask / trace.inputs.mask.sum(1, keepdim=True)
@@ -98,10 +99,12 @@ class Verdicts:
 
     @property
     def accuracy(self) -> Accuracy:
+        """How often it is right, over all rows."""
         return Accuracy(self.hits)
 
     @property
     def by_group(self) -> dict[int, Accuracy]:
+        """How often it is right in each group."""
         return {g: Accuracy(self.hits[self.groups == g]) for g in self.groups.unique().tolist()}
 
     @property

@@ -44,6 +44,7 @@ class BlockCodes(Codes):
         return self.coordinates.shape[:-2]
 
     def lengths(self) -> DenseCodes:
+        """The length of each block's coordinates."""
         return DenseCodes(self.coordinates.norm(dim=-1))
 
     def dense(self) -> Float[Tensor, "... width"]:
@@ -95,6 +96,7 @@ class Subspace(Dictionary):
 
     @property
     def rank(self) -> int:
+        """The dimension of the subspace."""
         return len(self.basis)
 
     def encode(self, x: Float[Tensor, "... d"]) -> Codes:

@@ -65,6 +65,7 @@ class Universality:
         return interval(self.universal.float(), generator, samples)
 
     def mean_excess(self, generator: torch.Generator, *, samples: int = 1000) -> Share:
+        """The mean over units of what is above chance, with its 95% interval by resampling units."""
         return interval(self.excess, generator, samples)
 
 
@@ -82,6 +83,7 @@ def universality(
 
 
 def refuse_other_rows(first: Activity, second: Others) -> None:
+    """Raises Refusal for networks that were shown other rows, or fewer than 3."""
     if len(first) != len(second):
         raise Refusal(
             f"the one network was seen on {len(first)} rows and the other on {len(second)}; show both the same inputs"

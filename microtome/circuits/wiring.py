@@ -149,6 +149,7 @@ class Wiring:
         return normed(self._norms[layer], gap, trace)
 
     def sandwiched(self, layer: int) -> bool:
+        """Whether a layer norms what attention returns before adding it."""
         return self.layers[layer].raw != self.layers[layer].attn_out
 
     @torch.no_grad()
@@ -200,6 +201,7 @@ def wiring(model: Resumable, inputs: Inputs, *, keep: bool = True) -> Wiring:
 
 
 def layer_of(model: Resumable, i: int) -> Layer:
+    """The sites of one layer, each under the name that this family has for it."""
     first = lambda *kinds: first_of(model, [f"{kind}.{i}" for kind in kinds])  # noqa: E731
     return Layer(
         first("resid_pre"), first("attn_in"), first("q_raw", "q"), first("k_raw", "k"), first("v"), first("z"),
@@ -227,6 +229,7 @@ def first_token(inputs: Inputs) -> Inputs:
 
 
 def refuse_other_sums(layers: list[Layer], trace: Trace) -> None:
+    """Raises Refusal where the stream is no plain sum of what is written into it."""
     for layer in (layers[0], layers[-1]):
         parallel = layer.mid == layer.pre
         mid = trace[layer.pre] if parallel else trace[layer.mid]
