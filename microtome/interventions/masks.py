@@ -22,7 +22,7 @@ Numbers = Mapping[str, Float[Tensor, "..."]]  # that broadcast against importanc
 
 @dataclass(frozen=True)
 class Masks:
-    """For every place by name: a factor for each row and component, and one for each row's rest (None: kept whole)."""
+    """For every place by name: a factor for each row and component, and one for each row's rest (None: left out)."""
 
     parts: dict[str, Float[Tensor, "..."]]
     rest: dict[str, Float[Tensor, "... 1"]] | None = None
