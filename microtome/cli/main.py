@@ -35,6 +35,7 @@ COMMANDS = {
     "circuit": "Find which heads and MLPs, and which edges between them, do a task, and judge them on pairs held out.",
     "graph": "See what on a prompt wrote what the next token is read from, and test it by intervention.",
     "decompose": "Take a network's weights apart into parts, few of which matter on any input.",
+    "dynamics": "Measure every checkpoint of a run, and find when it changes.",
     "patch": "Find at which layer and position two prompts differ in what decides the next token.",
     "plan": "Estimate the hours, the disk and the memory of a harvest and its training, before they are begun.",
     "eval": "Measure a dictionary beside a random one, a frozen encoder, principal components and the raw neurons.",
