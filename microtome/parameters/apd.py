@@ -38,7 +38,8 @@ class APD(Method):
     writes so of faithful alone; its coefficients are for both). The defaults' k, coefficients and power are the paper's
     for five features in two dimensions, whose weights are tied. It takes 20,000 steps of 2048 rows from drawn parts, at
     3e-2; with parts that begin as gradients, rows that are not empty and a falling rate, far fewer do. `of_parts` takes
-    attributions in the network that the parts make up, as that experiment needed; else in the network itself. Raises
+    attributions in the network that the parts make up, as that experiment needed; else in the network itself. While it
+    learns, `probes` estimates them from so many random directions of the output in the place of all outputs. Raises
     Refusal for k outside (0, parts].
     """
 
@@ -55,6 +56,7 @@ class APD(Method):
     warm: float = 0.05
     cosine: bool = True
     of_parts: bool = True
+    probes: int | None = None
     start: Start = field(default_factory=OfGradients)
 
     def __post_init__(self) -> None:
@@ -78,7 +80,7 @@ class APD(Method):
         span = Span(module, addresses, self.parts, self.rank, lead)
         sample = feed.batch(max(SAMPLE, 32 * self.parts), lead, generator).x
         learned = Decomposed(module, addresses, self.start.factors(span, sample, generator))
-        objective = Objective(replace(self, k=self.k_of(feed)))
+        objective = Objective(replace(self, k=self.k_of(feed)), generator)
         batches = feed.batches(self.rows, self.steps, lead, generator)
         for step in fit(learned, batches, objective, lr=self.lr, schedule=self.schedule()):
             tell(step.index)
@@ -97,8 +99,8 @@ class APD(Method):
 class Objective:
     """Faithful, minimal and simple, for `fit`: each by seed, and summed."""
 
-    def __init__(self, method: APD):
-        self.method = method
+    def __init__(self, method: APD, generator: torch.Generator | None = None):
+        self.method, self.generator = method, generator
 
     def __call__(self, learned: nn.Module, batch: Weighted) -> dict[str, Tensor]:
         assert isinstance(learned, Decomposed)
@@ -106,7 +108,8 @@ class Objective:
 
     def by_seed(self, learned: Decomposed, batch: Weighted) -> dict[str, Float[Tensor, "*seeds"]]:
         method = self.method
-        used = most_attributed(attributions(learned, batch.x, method.parts, method.of_parts), method.k)
+        each = attributions(learned, batch.x, method.parts, method.of_parts, method.probes, self.generator)
+        used = most_attributed(each, method.k)
         missed = squared(learned.run(batch.x, of_parts(learned, used)), learned.look(batch.x).output)
         ranks = schatten(lengths(learned, method.parts), method.power) / learned.numbers
         often = torch.einsum("...rc,r->...c", used, batch.weight)
@@ -140,19 +143,38 @@ def of_parts(learned: Decomposed, used: Float[Tensor, "*rows parts"], rest: floa
 
 
 @torch.enable_grad()
-def attributions(learned: Decomposed, x: Given, parts: int, of_the_parts: bool = False) -> Float[Tensor, "*rows parts"]:
+def attributions(
+    learned: Decomposed,
+    x: Given,
+    parts: int,
+    of_the_parts: bool = False,
+    probes: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Float[Tensor, "*rows parts"]:
     """The sum over outputs of (gradient of the output in all weights . part)²: what each part does on each row.
 
     A part is a direction in the space of weights, so its attribution is the slope of the output in the part's mask.
+    The mean over `probes` random signs of the outputs has the same expectation, at the cost of as many outputs.
     """
     assert isinstance(x, Tensor)
     rows = x.shape[:-1]
     mask = torch.ones(*rows, parts, device=x.device, dtype=x.dtype, requires_grad=True)
     output = learned.run(x, of_parts(learned, mask, 0.0 if of_the_parts else 1.0))
-    each = torch.eye(output.shape[-1], device=output.device, dtype=output.dtype)
+    each = outputs(output, probes, generator)
     each = each.view(-1, *[1] * (output.ndim - 1), output.shape[-1]).expand(-1, *output.shape)
     (slopes,) = torch.autograd.grad(output, mask, each, is_grads_batched=True)  # one for each output
     return slopes.pow(2).sum(0)
+
+
+def outputs(
+    output: Float[Tensor, "*rows out"], probes: int | None, generator: torch.Generator | None
+) -> Float[Tensor, "probes out"]:
+    """One row for each output or, where these are more than `probes`, random signs of all of them."""
+    out, like = output.shape[-1], {"device": output.device, "dtype": output.dtype}
+    if probes is None or probes >= out:
+        return torch.eye(out, **like)
+    signs = torch.randint(2, (probes, out), generator=generator, device=output.device)
+    return (2 * signs - 1).to(output) / probes**0.5
 
 
 def most_attributed(attribution: Float[Tensor, "*seeds rows parts"], k: float) -> Float[Tensor, "*seeds rows parts"]:

@@ -3,8 +3,10 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -84,3 +86,109 @@ class OfGradients(Start):
         for x, way in zip(noise, (read, write), strict=True):
             x[..., 0, :] += way
         return Factors(*(x.flatten(-3, -2) for x in noise))
+
+
+@dataclass(frozen=True)
+class OfClasses(Start):
+    """Each part begins as what a class of rows uses of every weight and other classes do not; together they are it.
+
+    Rows are of one class whose inputs lie within `near` of a line, whatever their sign (`of="inputs"`), or whose
+    gradients in all weights are alike (`of="gradients"`), where rows that belong to several classes at once are left
+    aside. A class's share of a weight is taken on the side that tells classes apart best: what it reads, or where
+    slopes come from.
+    """
+
+    of: Literal["inputs", "gradients"] = "inputs"
+    near: float = 0.9
+    small: float = 0.02
+
+    def factors(self, span: Span, sample: Given, generator: torch.Generator) -> dict[Address, Factors]:
+        met = meetings(span.module, span.addresses, sample, span.lead)
+        sides = {a: (normalize(m.x, dim=-1), normalize(m.slope, dim=-1)) for a, m in met.items()}
+        members = self._members(sample, list(sides.values()), span.parts, generator)
+        return {a: self._cut(split(span.weight(a), members, *side), span.rank, generator) for a, side in sides.items()}
+
+    def _members(
+        self, sample: Given, sides: list[tuple[Tensor, Tensor]], parts: int, generator: torch.Generator
+    ) -> Float[Tensor, "*seeds parts rows"]:
+        if self.of == "gradients":
+            alike = torch.stack([likeness(*side) for side in sides]).mean(0)
+            root = alike.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
+            return pure(alike / (root[..., :, None] * root[..., None, :]).clamp(min=1e-6), parts, self.near, generator)
+        assert isinstance(sample, Tensor)
+        x = normalize(sample, dim=-1)
+        alike = (x @ x.mT).abs() > self.near
+        rows, found = commonest(alike, parts)
+        return (alike.gather(-2, rows[..., None].expand(*rows.shape, alike.shape[-1])) & found[..., None]).to(x)
+
+    def _cut(self, parts: Tensor, rank: int, generator: torch.Generator) -> Factors:
+        """The largest ranks of each, a little off so that none is stuck at zero."""
+        left, sizes, right = torch.linalg.svd(parts, full_matrices=False)
+        root = sizes[..., None, :rank].sqrt()
+        write, read = (left[..., :rank] * root).mT, right[..., :rank, :] * root.mT
+        missing = rank - write.shape[-2]
+        both = [torch.nn.functional.pad(f, (0, 0, 0, missing)) for f in (read, write)]
+        return Factors(*((f + self.small * directions(tuple(f.shape), generator)).flatten(-3, -2) for f in both))
+
+
+def split(
+    weight: Float[Tensor, "*seeds out in"],
+    members: Float[Tensor, "*seeds classes rows"],
+    x: Float[Tensor, "*seeds rows in"],
+    slope: Float[Tensor, "*seeds rows out"],
+) -> Float[Tensor, "*seeds classes out in"]:
+    """The weight as a sum of one part for each class, on the side where classes overlap less and less is lost."""
+    whole = weight[..., None, :, :]
+    sides = [(r := shares(members, x), whole @ r), (w := shares(members, slope), w @ whole)]
+    size = weight.pow(2).sum((-2, -1)).clamp(min=1e-12)
+    reading, writing = (overlap(s) + (weight - p.sum(-3)).pow(2).sum((-2, -1)) / size for s, p in sides)
+    return torch.where((reading <= writing)[..., None, None, None], sides[0][1], sides[1][1])
+
+
+def shares(
+    members: Float[Tensor, "*seeds classes rows"], v: Float[Tensor, "*seeds rows d"], firm: float = 1e-4
+) -> Float[Tensor, "*seeds classes d d"]:
+    """For each class the matrix that takes of a vector what is the class's own; they sum to one where rows lie.
+
+    Second moments of classes, whitened by their sum: symmetric, of eigenvalues between 0 and 1, and projections where
+    classes share no direction.
+    """
+    each = torch.stack(
+        [(v * m[..., None]).mT @ v / m.sum(-1).clamp(min=1)[..., None, None] for m in members.unbind(-2)], -3
+    )
+    sizes, axes = torch.linalg.eigh(each.sum(-3))
+    firmly = sizes.clamp(min=0) + firm * sizes.mean(-1, keepdim=True).clamp(min=1e-9)
+    root = (axes * firmly.rsqrt()[..., None, :]) @ axes.mT
+    return root[..., None, :, :] @ each @ root[..., None, :, :]
+
+
+def overlap(shares: Float[Tensor, "*seeds classes d d"]) -> Float[Tensor, "*seeds"]:
+    """How far shares are from projections, between 0 and 1: 0 where classes share no direction."""
+    return 1 - shares.pow(2).sum((-3, -2, -1)) / shares.diagonal(dim1=-2, dim2=-1).sum((-2, -1))
+
+
+def pure(
+    alike: Float[Tensor, "*seeds rows rows"], classes: int, near: float, generator: torch.Generator, tries: int = 10
+) -> Float[Tensor, "*seeds classes rows"]:
+    """Which rows are of one class alone, to a share of `near`: alike is about belonging times belonging transposed.
+
+    Nothing belongs by less than nothing (symmetric non-negative factorisation), so what is like two classes is both. Of
+    some tries from drawn beginnings the nearest to `alike` counts.
+    """
+    alike = alike.clamp(min=0)
+    found = [belonging(alike, classes, generator) for _ in range(tries)]
+    missed = torch.stack([(alike - b @ b.mT).pow(2).sum((-2, -1)) for b in found])
+    best = missed.argmin(0)[None, ..., None, None].expand(1, *found[0].shape)
+    belongs = torch.stack(found).gather(0, best)[0]
+    share = belongs / belongs.sum(-1, keepdim=True).clamp(min=1e-9)
+    return ((share > near) & (belongs > 0.1)).mT.to(alike)
+
+
+def belonging(
+    alike: Float[Tensor, "*seeds rows rows"], classes: int, generator: torch.Generator, steps: int = 200
+) -> Float[Tensor, "*seeds rows classes"]:
+    """One try, by damped multiplicative steps (Ding et al. 2005, on symmetric factorisations that are not negative)."""
+    belongs = torch.rand(*alike.shape[:-1], classes, generator=generator, device=alike.device) + 0.1
+    for _ in range(steps):
+        belongs = belongs * (0.5 + 0.5 * (alike @ belongs) / (belongs @ (belongs.mT @ belongs)).clamp(min=1e-9))
+    return belongs

@@ -101,7 +101,7 @@ def residual_mlp() -> Case:
 
 
 def compressed(layers: int = 1, seed: int = 0) -> ResidualMLP:
-    """The network of 1000 dimensions before it is trained, in the 150 of them that it uses."""
+    """The network of 1000 dimensions before it is trained, in the 100 of them that features are embedded in."""
     return ResidualMLP(layers=layers, generator=drawn(seed)).narrowed()
 
 

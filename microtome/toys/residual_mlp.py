@@ -92,14 +92,12 @@ class ResidualMLP(Toy):
         return x + x.relu()
 
     def narrowed(self) -> "ResidualMLP":
-        """The same function of x in as few dimensions as it uses: those embedded and those that MLPs write.
+        """Itself in as many dimensions as it has features: those in which they are embedded, and nothing else.
 
-        What it reads of any other is lost: no input ever has a share there, so parts of `w_in` need not account for it.
+        With one layer it is the same function. With more, no later layer reads any more what one writes elsewhere, as
+        drawn weights do at first. Training never leaves these dimensions.
         """
-        blocks = [cast(MLP, layer) for layer in self.layers]
-        biases = [block.b_out[..., None] for block in blocks if block.b_out is not None]
-        used = torch.linalg.qr(torch.cat([self.embed, *(block.w_out for block in blocks), *biases], -1).detach()).Q
-        copy = self.some(lambda weight: weight, self.seeds)
+        copy, used = self.some(lambda weight: weight, self.seeds), torch.linalg.qr(self.embed.detach()).Q
         copy.embed = nn.Parameter(used.mT @ self.embed, requires_grad=False)
         for block in (cast(MLP, layer) for layer in copy.layers):
             block.w_in, block.w_out = (nn.Parameter(w.detach()) for w in (block.w_in @ used, used.mT @ block.w_out))

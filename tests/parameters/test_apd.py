@@ -48,6 +48,16 @@ def test_an_attribution_is_the_slope_along_the_part_squared_over_outputs(
     torch.testing.assert_close(attributions(learned, x, 3), expected.detach(), rtol=1e-4, atol=1e-5)
 
 
+def test_probes_estimate_the_same_attributions(generator: torch.Generator) -> None:
+    """Signs' products with each other are 1 on average, so many probes are near; as many as outputs are these."""
+    learned, x = made(generator), torch.rand(5, 4)
+    whole = attributions(learned, x, 3)
+    torch.testing.assert_close(attributions(learned, x, 3, probes=4), whole)
+    many = torch.stack([attributions(learned, x, 3, probes=3, generator=generator) for _ in range(600)])
+    error = many.std(0) / 600**0.5
+    assert ((many.mean(0) - whole).abs() <= 5 * error + 1e-6).all() and error.max() > 0
+
+
 def test_so_many_are_used_a_row_on_average_and_none_that_does_nothing() -> None:
     attribution = torch.rand(2, 10, 4)
     assert most_attributed(attribution, 1.3).sum((1, 2)).tolist() == [13.0, 13.0]

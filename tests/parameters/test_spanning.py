@@ -3,9 +3,9 @@
 import torch
 
 from microtome.parameters.addresses import find
-from microtome.parameters.begin import meetings
-from microtome.parameters.spanning import OfGradients, Random, Span
-from microtome.toys import ResidualMLP, Superposition
+from microtome.parameters.begin import likeness, meetings
+from microtome.parameters.spanning import OfClasses, OfGradients, Random, Span, pure
+from microtome.toys import GatedTrigonometry, ResidualMLP, Superposition
 
 
 def test_drawn_parts_have_their_shapes(generator: torch.Generator) -> None:
@@ -33,3 +33,32 @@ def test_a_part_is_one_rows_gradient_in_every_layer(generator: torch.Generator) 
         assert sorted(owners) == [0, 1, 2, 3]
         first = first or owners
         assert owners == first  # one part, one feature, in each layer
+
+
+def test_a_part_is_what_one_input_uses_of_every_layer(generator: torch.Generator) -> None:
+    """Whatever its sign, though it then drives other neurons; and together parts are the weights."""
+    toy = ResidualMLP(4, 12, 40, 2, generator=generator, mixing=False).narrowed()
+    for layer in toy.layers:
+        layer.w_out.data *= 0.01  # so that what is read is hardly mixed
+    places = find(toy, "layers.*")
+    x = torch.eye(4).repeat(20, 1) * (torch.arange(80)[:, None] % 3 - 0.9)
+    made = OfClasses("inputs", small=0.0).factors(Span(toy, places, 4, 2, ()), x, generator)
+    for place in places:
+        weight, factors = toy.get_parameter(str(place)).detach(), made[place]
+        torch.testing.assert_close(factors.sum(), weight, rtol=0.02, atol=0.02 * float(weight.abs().max()))
+        parts = (factors.write.unflatten(0, (4, 2)).mT @ factors.read.unflatten(0, (4, 2))).flatten(1)
+        lengths = parts.norm(dim=1)
+        assert ((parts @ parts.T) / (lengths[:, None] * lengths) - torch.eye(4)).abs().max() < 0.01
+
+
+def test_rows_of_several_classes_at_once_are_left_aside(generator: torch.Generator) -> None:
+    """Neurons that belong to functions: rows on which two are on are like both and no class of their own."""
+    toy = GatedTrigonometry(3, 10, generator=generator)
+    places = find(toy, ["w_in.*", "w_out.*"])
+    x = toy.draw(400, generator)
+    sides = [tuple(torch.nn.functional.normalize(s, dim=-1) for s in m) for m in meetings(toy, places, x, ()).values()]
+    alike = torch.stack([likeness(*side) for side in sides]).mean(0)
+    members = pure(alike, 3, 0.9, generator)
+    on = members @ x[:, 1:] / members.sum(1, keepdim=True)
+    assert sorted(on.argmax(1).tolist()) == [0, 1, 2] and (on.max(1).values > 0.9).all()
+    assert (members.sum(1) > 20).all()

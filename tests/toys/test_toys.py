@@ -73,12 +73,17 @@ def test_a_residual_mlp_computes_its_equation_and_its_truth_is_what_is_added() -
 
 
 @pytest.mark.parametrize("seeds", [None, 2])
-def test_a_residual_mlp_is_the_same_in_the_dimensions_that_it_uses(seeds: int | None) -> None:
-    toy = shaken(ResidualMLP(4, 30, 6, 2, generator=generator(), seeds=seeds, biased=True))
+def test_a_residual_mlp_is_the_same_in_the_dimensions_that_features_have(seeds: int | None) -> None:
+    toy = shaken(ResidualMLP(4, 30, 6, 1, generator=generator(), seeds=seeds, biased=True))
     narrow = toy.narrowed()
-    assert narrow.embed.shape[-2] == 4 + 6 + 2  # features, neurons, a bias of each layer
+    assert narrow.embed.shape[-2] == 4 and not narrow.embed.requires_grad
     assert torch.allclose(narrow(X[:, :4]), toy(X[:, :4]), atol=1e-4)
-    assert narrow.embed.requires_grad is False
+
+
+def test_a_narrowed_residual_mlp_is_narrow_for_good() -> None:
+    """Narrowing it once more changes nothing, however many layers there are."""
+    narrow = shaken(ResidualMLP(4, 30, 6, 2, generator=generator()).narrowed())
+    assert torch.allclose(narrow.narrowed()(X[:, :4]), narrow(X[:, :4]), atol=1e-4)
 
 
 def test_without_mixing_the_embedding_gives_each_feature_back() -> None:
