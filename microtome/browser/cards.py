@@ -3,11 +3,13 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
+from microtome.browser.passages import Passages
 from microtome.browser.replies import (
     ComponentCard,
     Components,
@@ -51,7 +53,7 @@ class Opened:
     def components(self) -> Components:
         rows, best = self.catalog.components, self.notes.best() if self.notes else {}
         said = [best.get(component) for component in range(len(self.catalog))]
-        position = rows.get("position", np.full((len(self.catalog), 2), np.nan))
+        position = self.catalog.position
         return Components(
             density=numbers(rows["density"]), max=numbers(rows["max"]), mean=numbers(means(rows)),
             score=[finite(one.score) if one else None for one in said],
@@ -106,6 +108,22 @@ class Opened:
         said = self.notes.search(words, limit) if self.notes else []
         components = list(dict.fromkeys(one.component for one in said))
         return Found(components=components, weight=[1] * len(components), total=len(components))
+
+    def search_example(self, text: str, limit: int = 200) -> Found:
+        """Components that are active on a passage wherever the catalogue's text holds it, the most telling first.
+
+        The weight of a component is the sum over places of its activation there as a share of its maximum.
+        """
+        tokens = self.passages.places(text)
+        weight = self.catalog.active_at(tokens)
+        order = np.argsort(-weight, kind="stable")[: min(limit, int((weight > 0).sum()))]
+        return Found(components=order.tolist(), weight=[finite(w) or 0.0 for w in weight[order].tolist()],
+                     total=int((weight > 0).sum()))  # fmt: skip
+
+    @cached_property
+    def passages(self) -> Passages:
+        """Where the catalogue's text holds which words."""
+        return Passages(self.catalog)
 
     def search_token(self, text: str) -> Found:
         """Components whose exemplars peak on a token with this text, most exemplars first.

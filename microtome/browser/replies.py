@@ -129,10 +129,13 @@ class ComponentCard(BaseModel):
 
 
 class Found(BaseModel):
-    """Components that answer a search, best first; `weight` is how many exemplars peak there, for a search by token."""
+    """Components that answer a search, best first.
+
+    `weight` is how many exemplars peak on a token, or how active a component is on a passage.
+    """
 
     components: list[int]
-    weight: list[int]
+    weight: list[float]
     total: int
 
 

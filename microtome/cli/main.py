@@ -29,9 +29,11 @@ app = App(
 COMMANDS = {
     "dissect": "Find the parts of a model, say what each responds to, and measure how well they stand in for it.",
     "browse": "Look at the runs of a folder in a browser on this machine.",
+    "map": "Draw a dictionary's components as points in a plane, near one another where they write nearly the same.",
     "explain": "Say what components mean, by rules or by a language model, and test it on text not seen before.",
     "check": "Prove on a model what each of its named sites means.",
     "convert": "Write a dictionary in another format, read it back and compare.",
+    "compare": "Find which component of one dictionary is which of another, by what they write and when they fire.",
     "circuit": "Find which heads and MLPs, and which edges between them, do a task, and judge them on pairs held out.",
     "graph": "See what on a prompt wrote what the next token is read from, and test it by intervention.",
     "decompose": "Take a network's weights apart into parts, few of which matter on any input.",
@@ -42,7 +44,7 @@ COMMANDS = {
     "bench": "Time the product's own steps beside the floor that nothing could beat here.",
     "study": "Do a published result again, and say of each claim whether it holds here.",
 }
-PLACES = {"eval": "evaluate:evaluate"}  # where the command's own name cannot be a function's
+PLACES = {"eval": "evaluate:evaluate", "map": "map:draw"}  # where the command's own name cannot be a function's
 for command, words in COMMANDS.items():
     app.command(f"microtome.cli.{PLACES.get(command, f'{command}:{command}')}", name=command, help=words)
 

@@ -19,6 +19,7 @@ from microtome.core.errors import NotFinite
 from microtome.core.model import Model
 from microtome.core.trace import Trace
 from microtome.data.windows import Text
+from microtome.explain.plane import principal
 from microtome.store.catalog import COLUMNS_PER_FILE, Catalog, clear, write_columns, write_rest
 from microtome.store.sketches import Sketches
 from microtome.store.survey import surveying
@@ -147,12 +148,10 @@ def geometry(dictionary: Dictionary, kept: int) -> dict[str, np.ndarray]:
         best = block.topk(min(NEAREST, len(unit) - 1), 1)
         nearest.append(best.indices)
         cosine.append(best.values)
-    centred = unit - unit.mean(0)
-    axes = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -2:].flip(1)
     return {
         "neighbours": torch.cat(nearest).int().numpy(),
         "neighbour_cosine": torch.cat(cosine).numpy(),
-        "position": (centred @ axes).numpy(),
+        "position": principal(written).numpy(),
     }
 
 

@@ -8,6 +8,7 @@ sparse activation matrix (compressed by column, so that one component is one con
     windows.safetensors          tokens (windows, context), document (windows,), labels (windows, context, labels)
     columns-NNN.safetensors      one range of components: offsets, token, value; entries ordered by token
     components.safetensors       one row per component: statistics, histogram, exemplars, logits, neighbours
+    map.safetensors              components as points in a plane, if they were drawn anew
     sketches.safetensors         what of this adds to that of other windows (see sketches.py and merging.py)
     notes.sqlite                 explanations with their scores, searchable (see notes.py)
 
@@ -31,7 +32,7 @@ from microtome.store.whole import reading, whole
 
 SCHEMA = "microtome/catalog/1"
 COLUMNS_PER_FILE = 512
-SKETCHES = "sketches.safetensors"
+SKETCHES, MAP = "sketches.safetensors", "map.safetensors"
 OWN_FILES = (
     ".spill-*", "columns-*", "*.safetensors", "manifest.json", ".*.partial", "vocabulary.json", "notes.sqlite*",
 )  # fmt: skip
@@ -99,6 +100,14 @@ class Catalog:
     def windows(self) -> Mapping[str, np.ndarray]:
         return mapped(self.folder / "windows.safetensors")
 
+    @property
+    def position(self) -> np.ndarray:
+        """The map: components as points in a plane, as last drawn; not numbers where they never were."""
+        drawn = self.folder / MAP
+        if drawn.is_file():
+            return mapped(drawn)["position"]
+        return self.components.get("position", np.full((len(self), 2), np.nan, np.float32))
+
     def sketches(self) -> Sketches:
         """What adds to that of other windows. Raises Refusal for a catalogue that was written without."""
         path = self.folder / SKETCHES
@@ -131,6 +140,15 @@ class Catalog:
             if start == stop:  # safetensors refuses an empty slice at the end
                 return Column(np.empty(0, np.uint32), np.empty(0, np.float16))
             return Column(columns.get_slice("token")[start:stop], columns.get_slice("value")[start:stop])
+
+    def active_at(self, tokens: np.ndarray) -> np.ndarray:
+        """For every component the sum of its activations at these tokens, as shares of its maximum."""
+        found, most = np.zeros(len(self)), np.maximum(self.components["max"], 1e-30)
+        for file in self.files if len(tokens) else ():
+            token, component, value = self.all_columns(file)
+            here = np.isin(token, tokens.astype(np.uint32))
+            found += np.bincount(component[here], value[here].astype(np.float64), len(self))
+        return found / most
 
     def examples(self, component: int) -> Iterator[Example]:
         """The exemplars of one component, strongest first within each group."""
@@ -211,6 +229,12 @@ def write_rest(
     with whole(folder / "manifest.json") as path:
         path.write_text(json.dumps(manifest, indent=1))
     return Catalog(folder)
+
+
+def write_map(catalog: Catalog, places: np.ndarray) -> None:
+    """Put another map in the place of the one that is there."""
+    with whole(catalog.folder / MAP) as path:
+        save_file({"position": np.ascontiguousarray(places, np.float32)}, path)
 
 
 def clear(folder: Path) -> None:

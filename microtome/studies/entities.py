@@ -2,9 +2,9 @@
 
 The names are Python's: modules, exceptions, methods and functions, against names made of their halves with as many
 tokens. Components are chosen on half of the names and judged on the other half, for each kind and, as in the paper,
-for all kinds at once. Then they are put to work: the direction of a component for known names is added at invented ones,
-and that for unknown names at real ones, and it is watched whether the network takes the name to be finished. Ferrando et
-al. 2024, Do I Know This Entity? Knowledge Awareness and Hallucinations in Language Models (arXiv 2411.14257).
+for all kinds at once. Then they are put to work: the direction of a component for known names is added at invented
+ones, and that for unknown names at real ones, and it is watched whether the network takes the name to be finished.
+Ferrando et al. 2024, Do I Know This Entity? Knowledge Awareness and Hallucinations in Language Models (2411.14257).
 """
 
 from collections.abc import Mapping, Sequence

@@ -6,6 +6,7 @@ A run folder holds run.json (what was asked, how far it came) and what its comma
 from microtome.store.records.card import Card, CardRow, Fact, Group, Scored
 from microtome.store.records.check import Checked, CheckedSite
 from microtome.store.records.circuit import Circuit, FaithfulnessCurve, Judged, Overlap
+from microtome.store.records.comparison import Alike, Compared, Comparison
 from microtome.store.records.decomposition import Endured, PartedWeight, TakenApart
 from microtome.store.records.dynamics import Dynamics, Stretch
 from microtome.store.records.explained import Explained, Scores, Spent
@@ -18,6 +19,7 @@ from microtome.store.records.study import Claim, Result
 from microtome.store.records.summary import Baseline, Figures, Summary
 
 __all__ = [
+    "Alike",
     "Baseline",
     "Card",
     "CardRow",
@@ -25,6 +27,8 @@ __all__ = [
     "CheckedSite",
     "Circuit",
     "Claim",
+    "Compared",
+    "Comparison",
     "Dynamics",
     "Endured",
     "Estimate",
