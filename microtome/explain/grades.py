@@ -8,7 +8,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
+
+from microtome.core.area import area as area_of_tensors
 
 DRAWS = 400
 ENDS = (2.5, 97.5)  # percentiles
@@ -70,10 +73,7 @@ def area(
     said: Float[np.ndarray, "passages"], true: Bool[np.ndarray, "passages"], weights: Weights
 ) -> Float[np.ndarray, "draws"]:
     """The chance that a true passage is given more than a false one, ties being halves (Mann and Whitney)."""
-    above = (said[true][:, None] > said[~true]) + 0.5 * (said[true][:, None] == said[~true])
-    of_true, of_false = weights[:, true], weights[:, ~true]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return ((of_true @ above) * of_false).sum(1) / (of_true.sum(1) * of_false.sum(1))
+    return area_of_tensors(torch.from_numpy(said), torch.from_numpy(true), torch.from_numpy(weights)).numpy()
 
 
 def correlation(

@@ -24,6 +24,7 @@ from microtome.circuits.edges import ROLES, Reader
 from microtome.circuits.games import NodeGame
 from microtome.circuits.gradient_paths import AlongActivations, AlongInputs
 from microtome.circuits.wiring import Wiring, wiring
+from microtome.core.area import area
 from microtome.core.edit import Edit, fill
 from microtome.core.effects import effects
 from microtome.core.trace import Trace
@@ -76,7 +77,7 @@ class PlantedCircuit(Study):
         watch.say(f"{int(wired.anatomy.possible.sum())} edges, {len(circuit)} of them planted; {pairs}")
         truth = members(wired, circuit)
         methods = found(wired, pairs, size)
-        nodes = area(of_nodes(wired, pairs), written_by(wired, circuit))
+        nodes = float(area(of_nodes(wired, pairs).abs(), written_by(wired, circuit)))
         return Report(claims(methods, truth, nodes), (Sentence(said(methods, truth)), chart(methods, truth),
                       table(wired, methods, truth)))  # fmt: skip
 
@@ -97,13 +98,6 @@ def written_by(wired: Wiring, circuit: frozenset[str]) -> Bool[Tensor, "nodes"]:
     """Which heads and MLPs are in the circuit, by what their edges say; the embedding left out."""
     names = {name.partition("->")[0] for name in circuit}
     return torch.tensor([str(w) in names for w in wired.anatomy.writers[1:]])
-
-
-def area(scores: Float[Tensor, "units"], truth: Bool[Tensor, "units"]) -> float:
-    """Of pairs of one that belongs and one that does not, the share in which the first scores more; ties are half."""
-    inside, outside = scores.abs()[truth], scores.abs()[~truth]
-    above = (inside[:, None] > outside).double() + 0.5 * (inside[:, None] == outside).double()
-    return float(above.mean())
 
 
 # ---------------------------------------------------------------- the methods
@@ -180,8 +174,8 @@ def of_nodes(wired: Wiring, pairs: Pairs) -> Float[Tensor, "nodes"]:
 
 def claims(methods: list[Method], truth: Bool[Tensor, "edges"], nodes: float) -> tuple[Claim, ...]:
     return (
-        *(at_least(f"area under the ROC curve, edges, {m.name}", m.least, area(m.scores, truth), source=m.source)
-          for m in methods),
+        *(at_least(f"area under the ROC curve, edges, {m.name}", m.least, float(area(m.scores.abs(), truth)),
+                   source=m.source) for m in methods),
         at_least("area under the ROC curve, heads and MLPs, exact patching", 1.0, nodes, source=EXACT),
         at_most("exact and path patching differ by at most, in logits", 1e-4,
                 float((methods[0].scores - methods[1].scores).abs().max()), source=EXACT),
