@@ -37,7 +37,7 @@ RECALLED = JointLaw(a=-0.50, b_k=0.26, b_n=-0.017, g=-0.042, z=-1.32, e=-0.085) 
 SAMPLE = 50_000  # rows from which units are taken
 RATE, RATE_WIDTH, RATE_MOST = 6e-3, 1024, 1.2e-2  # Adam's at this width; falls as its inverse root, as in the paper
 REVIVE_AFTER = 250_000  # tokens
-SPARSE = 8  # latents for each active one, at least: the law is of codes that are sparse
+SPARSE = 8  # latents for each active one, at least, and dimensions of the stream: the law is of codes that are sparse
 
 
 class Trial(NamedTuple):
@@ -92,8 +92,8 @@ class Grid:
         return (self.widths.index(width) + 2 * self.ks.index(k)) % 5 == 2
 
 
-FULL = Grid((256, 512, 1024, 2048, 4096), (8, 16, 32, 64), 2_000_000, 2, (0.125, 0.25, 0.5), 2, 1024, 100_000)
-QUICK = Grid((64, 128, 256, 512, 1024), (8, 16, 32, 64), 250_000, 2, (0.25, 0.5), 1, 512, 20_000)
+FULL = Grid((256, 512, 1024, 2048, 4096), (4, 8, 16, 32), 2_000_000, 2, (0.125, 0.25, 0.5), 2, 1024, 100_000)
+QUICK = Grid((64, 128, 256, 512, 1024), (4, 8, 16, 32), 250_000, 2, (0.25, 0.5), 1, 512, 20_000)
 
 
 class Scaling(Study):
