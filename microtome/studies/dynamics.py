@@ -2,11 +2,12 @@
 
 Powers of one weight and their products, whose coefficients are known by hand, and reduced-rank regression, whose are
 known by a theorem. Watanabe 2009, Algebraic Geometry and Statistical Learning Theory; Aoyagi and Watanabe 2005; the
-estimate is that of Lau et al. 2023, The Local Learning Coefficient (arXiv 2308.12108).
+estimate is that of Lau et al. 2023, The Local Learning Coefficient (arXiv 2308.12108). Beside them stands how far a
+toy's results move with what should not matter.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,8 @@ from microtome.dynamics.chains import Chains, Langevin, Loss, Weights, calibrate
 from microtome.dynamics.llc import LearningCoefficient, learning_coefficient
 from microtome.notebook.page import Sentence, Table
 from microtome.store.records import Claim
+from microtome.studies.stability import Grid, trained
+from microtome.studies.stability import pieces as pieces_of_grid
 from microtome.studies.study import Report, Setting, Study, Watch, about, at_least
 from microtome.toys.reduced_rank import ReducedRank
 from microtome.toys.reduced_rank import learning_coefficient as known_coefficient
@@ -36,10 +39,13 @@ class Size:
     crossings: tuple[tuple[int, ...], ...] = CROSSINGS
     ranks: tuple[tuple[int, int, int, int], ...] = RANKS
     timed: int = 300  # steps of 20 chains, together and one by one
+    grid: Grid = field(default_factory=Grid)
 
 
 FULL = Size()
-QUICK = Size(chains=100, steps=1200, burn=600, crossings=CROSSINGS[:3], ranks=RANKS[:1], timed=100)
+QUICK = Size(
+    chains=100, steps=1200, burn=600, crossings=CROSSINGS[:3], ranks=RANKS[:1], timed=100, grid=Grid(seeds=4, steps=500)
+)
 
 
 class Case(NamedTuple):
@@ -118,7 +124,10 @@ class Dynamics(Study):
                 found.append(estimated(case, size, generator))
                 advance(len(found))
         faster = speedup(cases[-1], size.timed, generator)
-        return Report(claims(cases, found, faster), (Sentence(said(size)), table(cases, found)))
+        with watch.stage("networks from other starts", len(size.grid.rates) * len(size.grid.sizes), "lots") as advance:
+            others = trained(size.grid, setting.seed, advance)
+        pieces = (Sentence(said(size)), table(cases, found), *pieces_of_grid(size.grid, others))
+        return Report(claims(cases, found, faster), pieces)
 
 
 STUDY = Dynamics()

@@ -5,10 +5,14 @@ from pathlib import Path
 import torch
 
 from microtome.studies.dynamics import Dynamics, Size, crossing, regression
+from microtome.studies.stability import Grid
 from microtome.studies.study import Setting
 from tests.studies.sums import Silent
 
-TINY = Size(samples=100, chains=4, steps=6, burn=2, crossings=((1,), (1, 2)), ranks=((2, 2, 2, 1),), timed=2)
+TINY = Size(
+    samples=100, chains=4, steps=6, burn=2, crossings=((1,), (1, 2)), ranks=((2, 2, 2, 1),), timed=2,
+    grid=Grid(seeds=2, rates=(1e-3,), sizes=(1.0,), steps=2, rows=8),
+)  # fmt: skip
 
 
 def test_losses_are_nothing_where_chains_begin_and_as_written_elsewhere(generator: torch.Generator) -> None:
