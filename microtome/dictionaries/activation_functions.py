@@ -24,10 +24,12 @@ class Pre:
 
     @property
     def lead(self) -> torch.Size:
+        """The axes before the components'."""
         return self.x.shape[:-1]
 
     @cached_property
     def values(self) -> Float[Tensor, "... n"]:
+        """Every pre-activation, made now."""
         return self.x @ self.weight.T + self.bias
 
     def largest(self, k: int) -> tuple[Float[Tensor, "rows k"], Int[Tensor, "rows k"]]:
@@ -232,11 +234,13 @@ class Gated(Activation):
 
 
 def at_least_one(k: int) -> int:
+    """k itself. Raises Refusal below 1."""
     if k < 1:
         raise Refusal(f"k is {k}; at least one component must be active")
     return k
 
 
 def refuse_more_than_there_are(k: int, pre: Pre) -> None:
+    """Raises Refusal where more components are to be active than there are."""
     if k > len(pre.bias):
         raise Refusal(f"k is {k}, more than the {len(pre.bias)} components there are")

@@ -47,6 +47,7 @@ class Coder(Dictionary, ABC):
         return codes
 
     def codes_of(self, readings: list[Reading]) -> Codes:
+        """The codes of pre-activations, those of all its parts joined."""
         return joined([activation(pre) for pre, activation in readings])
 
     @torch.no_grad()

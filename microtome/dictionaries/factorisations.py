@@ -52,6 +52,7 @@ def shares(x: Float[Tensor, "... d"], parts: Float[Tensor, "n d"], updates: int)
 
 
 def refuse_negative(x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+    """The activations themselves. Raises Refusal where one is below 0."""
     if x.numel() and x.min() < 0:
         raise Refusal(
             f"an activation is {x.min().item():.3g}; non-negative factorisation is for sites that are never negative, "

@@ -58,6 +58,7 @@ def load_dictionary(folder: Path | str) -> Any:
 
 
 def build(about: dict) -> Dictionary:
+    """A dictionary as it was described, its weights yet to be filled. Raises Refusal for a class that is not known."""
     name = about["class"]
     if name not in DESCRIBED:
         raise Refusal(f"no dictionary of class {name}; known: {', '.join(DESCRIBED)}")
@@ -66,32 +67,39 @@ def build(about: dict) -> Dictionary:
 
 
 def sites_as_plain(sites: tuple[Site, ...]) -> list[dict[str, str]]:
+    """Sites by name and axes."""
     return [{"name": site.name, "axes": site.axes} for site in sites]
 
 
 def sites_from_plain(plain: list[dict[str, str]]) -> list[Site]:
+    """The sites that `sites_as_plain` wrote."""
     return [Site(p["name"], p["axes"]) for p in plain]
 
 
 def activation_as_plain(activation: nn.Module) -> dict:
+    """An activation by its class and settings."""
     assert isinstance(activation, Activation)
     return {"class": type(activation).__name__, **activation.settings()}
 
 
 def activation_from_plain(plain: dict) -> Activation:
+    """The activation that `activation_as_plain` wrote. Raises Refusal for a class that is not known."""
     settings = dict(plain)
     return named(ACTIVATIONS, settings.pop("class"), "activation")(**settings)
 
 
 def units_as_plain(units: nn.Module) -> str:
+    """The class of the input's units; their numbers stand among the weights."""
     return type(units).__name__
 
 
 def units_from_plain(name: str, width: int) -> Normalisation:
+    """Units of this class, yet to be filled. Raises Refusal for a class that is not known."""
     return named(UNITS, name, "normalisation")(width)
 
 
 def named(known: dict[str, Any], name: str, what: str) -> Any:
+    """One of those known. Raises Refusal for any other."""
     if name not in known:
         raise Refusal(f"no {what} {name}; known: {', '.join(known)}")
     return known[name]
@@ -111,6 +119,7 @@ def build_sae(about: dict, reads: list[Site], writes: list[Site]) -> Dictionary:
 
 
 def constraint_of(about: dict) -> Constraint:
+    """The decoder's constraint."""
     return named(CONSTRAINTS, about["constraint"], "constraint")()
 
 

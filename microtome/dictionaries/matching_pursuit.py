@@ -85,6 +85,7 @@ class Scores:
         self.gram = latents @ latents.T if len(latents) <= GRAM and len(left) * choices > len(latents) else None
 
     def best(self) -> Int[Tensor, "rows"]:
+        """The component of each row that explains most of what is left."""
         return self.now.argmax(1)
 
     def leave(self, index: Int[Tensor, "rows"], value: Float[Tensor, "rows"], left: Float[Tensor, "rows d"]) -> None:

@@ -45,6 +45,7 @@ class Attempt:
 
     @cached_property
     def readings(self) -> list[Reading]:
+        """The pre-activations of the batch, with the activation of each."""
         return self.coder.readings(self.x)
 
     @cached_property
@@ -61,6 +62,7 @@ class Attempt:
 
     @cached_property
     def past(self) -> Float[Tensor, "..."]:
+        """What reaches the written site past the codes."""
         return self.dictionary.bypass(self.x)
 
     @cached_property

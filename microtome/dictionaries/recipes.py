@@ -62,6 +62,7 @@ def coder(
     constraint: Constraint | None = None,
     generator: Generator = None,
 ) -> SAE:
+    """An autoencoder in units of the sample's mean square."""
     units = UnitMeanSquare.of(sample)
     return SAE(site, sample.shape[1], width, activation, units, constraint, generator=generator)
 

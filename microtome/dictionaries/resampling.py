@@ -24,7 +24,9 @@ class HoldsMoments(Engine, Protocol):
     """An engine that shows Adam's two running means for each weight, by the weight's name."""
 
     @property
-    def moments(self) -> Mapping[str, tuple[Tensor, Tensor]]: ...
+    def moments(self) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """The two running means of Adam, by the name of the weight."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,11 @@ class ResamplingEngine:
 
     @property
     def moments(self) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """Those of the engine that makes the steps."""
         return self.inner.moments
 
     def step(self, batch: Sized, lr: float) -> Mapping[str, Tensor]:
+        """A step of the engine inside; then, when it is time, latents that never fired begin anew."""
         parts = self.inner.step(batch, lr)
         before, self.rows = self.rows, self.rows + len(batch)
         if self.when.last is None or self.rows <= self.when.last:
@@ -115,6 +119,7 @@ class ResamplingEngine:
         self.resampled += len(dead)
 
     def state_dict(self) -> dict[str, Any]:
+        """The state of the engine inside, what has fired, and chance."""
         return {
             "inner": self.inner.state_dict(), "rows": self.rows, "resampled": self.resampled,
             "fired": self.fired, "generator": self.generator.get_state(),
@@ -131,6 +136,7 @@ class ResamplingEngine:
 
 
 def rows(x: Float[Tensor, "... d"]) -> Float[Tensor, "rows d"]:
+    """The last axis as it is, all others as one."""
     return x.reshape(-1, x.shape[-1])
 
 

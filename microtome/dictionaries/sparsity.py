@@ -43,6 +43,7 @@ class Annealed(Objective):
         self.register_buffer("weight", torch.ones(()))
 
     def power(self, step: int) -> float:
+        """The exponent at a step: 1 before `start`, `last` from `stop` on, a line between."""
         share = min(1.0, max(0.0, (step - self.start) / (self.stop - self.start)))
         return 1.0 + share * (self.last - 1.0)
 
@@ -77,6 +78,7 @@ class L0(Objective):
 
 
 def l0(attempt: Attempt) -> Float[Tensor, ""]:
+    """The mean number of components that are active."""
     fired = [activation.fires(pre).sum() for pre, activation, _ in jumps(attempt)]
     return torch.stack(fired).sum() / attempt.codes.shape.numel()
 

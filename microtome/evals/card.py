@@ -109,11 +109,13 @@ class Examination:
 
     @property
     def probe(self) -> Logistic:
+        """The linear probe of every label on what the dictionary reads."""
         assert self.says is not None
         return self.says.probe
 
     @cached_property
     def document(self) -> Int[Tensor, "windows"]:
+        """The document of each held-out window."""
         return torch.from_numpy(self.texts[1].document).long()
 
     @property
@@ -123,11 +125,13 @@ class Examination:
 
     @property
     def documents(self) -> int:
+        """How many held-out documents there are."""
         return len(self.texts[1].documents)
 
     # ------------------------------------------------------------ scores
 
     def scored(self, sums: Float[Tensor, "documents sums"], score: Score) -> Interval:
+        """A score with its interval over documents."""
         return over_documents(sums, score, self.generator)
 
     def row(
@@ -140,6 +144,7 @@ class Examination:
 
     @cached_property
     def sums(self) -> dict[str, Float[Tensor, "documents sums"]]:
+        """The sums over each document of what fidelity is made of, by dictionary."""
         return {name: a.fidelity.sums(self.document, self.documents) for name, a in self.asked.items()}
 
     def fidelity_rows(self) -> list[CardRow]:
@@ -345,6 +350,7 @@ FAITHFUL: tuple[tuple[str, Best, str, Score], ...] = (
 
 
 def refuse_several_sites(dictionary: Dictionary) -> None:
+    """Raises Refusal for a dictionary that reads, or writes, at several sites."""
     written_site(dictionary)
     if len(dictionary.reads) != 1:
         raise Refusal(

@@ -73,6 +73,7 @@ class Firings:
 
     @cached_property
     def columns(self) -> Columns:
+        """The entries by component and sign, the largest of each first."""
         rows, components, values = self.entries
         by_size = values.abs().argsort(descending=True, stable=True)
         column = (2 * components + (values < 0).int())[by_size]

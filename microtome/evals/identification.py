@@ -27,6 +27,7 @@ class Detector:
 
     @property
     def column(self) -> int:
+        """Its column among `Firings.columns`."""
         return 2 * self.component + (self.sign < 0)
 
     def fires(self, firings: Firings) -> Bool[Tensor, "tokens"]:
@@ -73,6 +74,7 @@ def judged(found: list[Detector], firings: Firings, truth: Truth) -> Float[Tenso
 
 
 def refuse_other_text(firings: Firings, truth: Truth) -> None:
+    """Raises Refusal for labels of another number of tokens."""
     if firings.tokens != len(truth.has):
         raise Refusal(
             f"{firings.tokens} tokens were read and {len(truth.has)} are labelled, so labels do not align to tokens; "

@@ -20,9 +20,11 @@ class Logistic:
     threshold: Float[Tensor, "labels"]
 
     def logits(self, x: Float[Tensor, "rows d"]) -> Float[Tensor, "rows labels"]:
+        """Its logits, above the threshold where it says yes."""
         return x @ self.weight + self.bias
 
     def says(self, x: Float[Tensor, "rows d"]) -> Bool[Tensor, "rows labels"]:
+        """Whether each row has each label."""
         return self.logits(x) >= self.threshold
 
 
@@ -59,6 +61,7 @@ def best_thresholds(
 def best_threshold(
     logits: Float[Tensor, "rows"], has: Bool[Tensor, "rows"], times: Float[Tensor, "rows"]
 ) -> Float[Tensor, ""]:
+    """That of one label."""
     falling, order = logits.sort(descending=True)
     weight = times[order].double()
     hits = (weight * has[order]).cumsum(0)

@@ -86,12 +86,14 @@ class Kept:
         self._rows: list[Tensor] = []
 
     def see(self, trace: Trace, first_window: int) -> None:
+        """Keep every so many of these rows, position 0 left out."""
         x = self.dictionary.gather(trace)[:, 1:].flatten(0, 1)
         self._rows.append(x[-self.seen % self.every :: self.every].float().cpu())
         self.seen += len(x)
 
     @property
     def rows(self) -> Float[Tensor, "kept d"]:
+        """All that was kept."""
         return torch.cat(self._rows)
 
     @property
@@ -108,11 +110,13 @@ class Says:
         self._logits: list[Tensor] = []
 
     def see(self, trace: Trace, first_window: int) -> None:
+        """Ask the probe about these rows, position 0 left out."""
         x = self.dictionary.gather(trace)[:, 1:].flatten(0, 1).float().cpu()
         self._logits.append(self.probe.logits(x) - self.probe.threshold)
 
     @property
     def above(self) -> Float[Tensor, "tokens labels"]:
+        """How far above its threshold each label's logit is."""
         return torch.cat(self._logits)
 
     def judged(self, truth: Truth) -> Float[Tensor, "documents threes"]:

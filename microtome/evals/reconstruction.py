@@ -52,19 +52,23 @@ class Variance:
 
     @property
     def explained(self) -> float:
+        """1 - sum |x - x̂|² / sum |x - mean|²."""
         spread = self.squares - (self.sums.pow(2).sum() / self.rows).item()
         return 1.0 - self.missed / spread
 
     @property
     def l0(self) -> float:
+        """The mean number of active components a row."""
         return self.active / self.rows
 
     @property
     def never_fired(self) -> float:
+        """The share of components that fired on no row."""
         return (self.fired == 0).float().mean().item()
 
     @property
     def mean(self) -> Float[Tensor, "d"]:
+        """The mean of the rows."""
         return (self.sums / self.rows).float()
 
 
@@ -108,4 +112,5 @@ def recovered(
 
 
 def loss_of(model: Model, ids: Tensor, edit: Sequence[Edit]) -> Float[Tensor, "batch next"]:
+    """The cross-entropy of each next token, in nats, under edits."""
     return token_losses(model.run(Tokens.of(ids), read=[LOGITS], edit=edit))[0]

@@ -70,6 +70,7 @@ class Truth:
 
     @cached_property
     def positives(self) -> Int[Tensor, "labels"]:
+        """How many tokens have each label."""
         return self.has.sum(0)
 
     @cached_property
@@ -87,6 +88,7 @@ class Truth:
                 raise Refusal(f"{which} the label {name!r} in the {where} text; give more text, or leave the label out")
 
     def without(self, names: Sequence[str]) -> "Truth":
+        """The same, but for these labels."""
         kept = [i for i, name in enumerate(self.names) if name not in names]
         return Truth(tuple(self.names[i] for i in kept), self.has[:, kept], self.document, self.documents)
 

@@ -28,6 +28,7 @@ class Masks:
     rest: dict[str, Float[Tensor, "... 1"]] | None = None
 
     def at(self, name: str) -> tuple[Tensor, Tensor | None]:
+        """The mask of the parts of one weight, and that of the rest where there is one."""
         return self.parts[name], None if self.rest is None else self.rest[name]
 
 

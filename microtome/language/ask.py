@@ -50,6 +50,7 @@ class Answer:
 
     @property
     def tokens(self) -> int:
+        """Tokens of the question and the answer."""
         return self.prompt_tokens + self.answer_tokens
 
 
@@ -58,7 +59,9 @@ class Speaker(Protocol):
     """A language model that can be asked. `name` says which: answers are kept under it."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What its answers are kept under."""
+        ...
 
     def say(self, prompt: Prompt) -> Answer:
         """Answer. Raises NoAnswer where it cannot."""
@@ -79,10 +82,12 @@ class Rehearsal:
     name = "rehearsal"
 
     def say(self, prompt: Prompt) -> Answer:
+        """An answer that the question itself brings, as an example."""
         return Answer(prompt.example, prompt.tokens, prompt.most)
 
 
 def estimated(text: str) -> int:
+    """About how many tokens a text is, where no tokenizer says."""
     return int(len(text.encode()) / BYTES_PER_TOKEN) + 1
 
 

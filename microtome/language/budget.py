@@ -26,6 +26,7 @@ class Budget:
 
     @property
     def spent(self) -> int:
+        """All tokens so far."""
         return self.prompt_tokens + self.answer_tokens
 
     def refuse_beyond(self, prompt: Prompt) -> None:
@@ -38,9 +39,11 @@ class Budget:
             )
 
     def charge(self, answer: Answer) -> None:
+        """Count an answer that was given now."""
         self.prompt_tokens += answer.prompt_tokens
         self.answer_tokens += answer.answer_tokens
         self.requests += 1
 
     def recall(self) -> None:
+        """Count an answer that was kept from before."""
         self.recalled += 1

@@ -34,6 +34,7 @@ class Stay(HTTPRedirectHandler):
     """Follows no redirect: the key and the text would go where nobody sent them."""
 
     def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: HTTPMessage, newurl: str) -> None:
+        """Follow nothing: what was asked would go to a stranger."""
         return None
 
 
@@ -153,6 +154,7 @@ class Again(Exception):
 
 
 def seconds_of(headers: Message) -> float:
+    """How long a server asks to be left alone; 0 where it does not say so in seconds."""
     try:
         return max(0.0, float(headers.get("Retry-After", "0")))
     except ValueError:

@@ -16,7 +16,9 @@ class Written(Protocol):
 
     def __call__(self, text: str, **settings: bool) -> dict: ...
 
-    def decode(self, token_ids: Sequence[int], **settings: bool) -> str: ...
+    def decode(self, token_ids: Sequence[int], **settings: bool) -> str:
+        """The text of these tokens."""
+        ...
 
 
 @dataclass(frozen=True)

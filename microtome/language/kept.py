@@ -24,9 +24,11 @@ class Kept:
         return len(self.answers)
 
     def find(self, speaker: str, prompt: Prompt) -> Answer | None:
+        """The answer of this model to this question, if it is kept."""
         return self.answers.get(key(speaker, prompt))
 
     def put(self, speaker: str, prompt: Prompt, answer: Answer) -> None:
+        """Keep an answer, on disk before anything else is asked."""
         name = key(speaker, prompt)
         self.answers[name] = answer
         asked = {k: v for k, v in asdict(prompt).items() if k != "example"}

@@ -62,6 +62,7 @@ def compilers() -> Iterator[str]:
 
 
 def compile_with(compiler: str, here: Path) -> bytes:
+    """The bytes of the library, as one compiler makes it. Raises CannotBuild."""
     with tempfile.TemporaryDirectory() as folder:
         run([compiler, *FLAGS, "-c", *map(str, sorted(here.resolve().glob("*.c")))], folder)
         objects = sorted(path.name for path in Path(folder).glob("*.o"))
@@ -73,6 +74,7 @@ def compile_with(compiler: str, here: Path) -> bytes:
 
 
 def run(command: list[str], folder: str) -> None:
+    """Run a command. Raises CannotBuild with the first line of what it said."""
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode:
         said = (done.stderr.strip() or "nothing").splitlines()[0]

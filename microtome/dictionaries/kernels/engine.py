@@ -121,6 +121,7 @@ class SparseEngine:
 
     @torch.no_grad()
     def step(self, batch: Batch, lr: float) -> Mapping[str, Tensor]:
+        """One step of Adam, codes and gradients as sparse as they are. Raises NotFinite."""
         self._take_notice()
         given = self.sae.gather(batch) if isinstance(batch, Rows) else cast(Tensor, batch)
         x = self.sae.normalisation(given.to(self.b_dec.dtype))
@@ -181,6 +182,7 @@ class SparseEngine:
             self.kernels.reload()
 
     def state_dict(self) -> dict[str, Any]:
+        """Adam's moments, how many steps were made, and what the kernels remember of their search."""
         return {"steps": self.steps, "moments": dict(self.moments), "remembered": self.kernels.remembered()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -91,6 +91,7 @@ class TritonKernels(Kernels):
 
 
 def together(active: Active) -> Active:
+    """The same entries, without gaps in memory."""
     return Active(active.values.contiguous(), active.indices.contiguous())
 
 

@@ -59,6 +59,7 @@ class Proposed(NamedTuple):
 
     @property
     def groups(self) -> int:
+        """How many groups of components each row's proposals are from."""
         return self.keys.shape[1] // self.tiling.kept
 
 

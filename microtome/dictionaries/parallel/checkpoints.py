@@ -58,6 +58,7 @@ def of_a_latent(name: str) -> bool:
 
 
 def refuse_other_shapes(run: fit, state: dict, place: Path) -> None:
+    """Raises Refusal for a checkpoint of a dictionary of other shapes."""
     mine, theirs = ({n: tuple(x.shape) for n, x in s.items()} for s in (run.learned.state_dict(), state["learned"]))
     for name in mine | theirs:
         if mine.get(name) != theirs.get(name):

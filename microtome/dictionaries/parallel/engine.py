@@ -40,6 +40,7 @@ class ShardedEngine:
         self._tell_the_optimiser()
 
     def step(self, batch: Batch, lr: float) -> Mapping[str, Tensor]:
+        """One step down the loss, its terms summed over the ranks. Raises NotFinite on every rank alike."""
         with training(self.learned):
             parts = self.objective.terms(SharedAttempt(self.learned, batch, self.mesh))
         found = {name: self.mesh.data.total(part) for name, part in parts.items()}

@@ -54,4 +54,5 @@ def own_group(rows: torch.Tensor, wait: timedelta) -> dist.ProcessGroup:
 
 
 def seen(group: dist.ProcessGroup) -> Group:
+    """A group as this process sees it."""
     return Group(group, dist.get_world_size(group), dist.get_rank(group))

@@ -64,6 +64,7 @@ def rows_of(batch: Batch, group: Group) -> Batch:
 
 
 def part_of(x: Float[Tensor, "*site rows d"], group: Group) -> Float[Tensor, "*site some d"]:
+    """This rank's share of the rows. Raises Refusal where there are fewer rows than ranks."""
     if x.shape[-2] < group.size:
         raise Refusal(f"a batch of {x.shape[-2]} rows does not divide over {group.size} ranks; make it larger")
     return x.tensor_split(group.size, -2)[group.rank]

@@ -39,6 +39,7 @@ def shard_of(coder: LinearCoder, group: Group) -> LinearCoder:
 
 
 def refuse_unknown(coder: nn.Module) -> None:
+    """Raises Refusal for a dictionary whose latents cannot be divided."""
     if not isinstance(coder, LinearCoder):
         raise Refusal(
             f"a {type(coder).__name__} is not divided among ranks; an SAE, a Transcoder or a Crosscoder can be"

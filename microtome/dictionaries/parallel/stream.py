@@ -39,6 +39,7 @@ def dealt(things: Sequence[T], group: Group) -> Sequence[T]:
 
 
 def shapes_of(batch: Batch) -> Shapes:
+    """What another rank must know to receive a batch. Raises Refusal for what is no rows."""
     if not isinstance(batch, Tensor | Rows):
         raise Refusal(f"{type(batch).__name__} are not streamed to other ranks; give rows of activations")
     held = batch.values if isinstance(batch, Rows) else {None: batch}
@@ -46,6 +47,7 @@ def shapes_of(batch: Batch) -> Shapes:
 
 
 def taken(batch: Batch | None, shapes: Shapes, group: Group, device: torch.device | str) -> Tensor | Rows:
+    """The batch, as it arrives from the rank that has it."""
     found: dict[str | None, Tensor] = {}
     for name, shape, dtype in shapes:
         mine = batch.values[str(name)] if isinstance(batch, Rows) else batch
