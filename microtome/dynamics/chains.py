@@ -133,6 +133,7 @@ class Chains:
 
 
 def over(rows: Bool[Tensor, "rows"], like: Tensor) -> Tensor:
+    """A choice of rows that spreads over the other axes."""
     return rows.view(-1, *[1] * (like.ndim - 1))
 
 

@@ -65,6 +65,7 @@ def by_outputs(neuron_logits: Float[Tensor, "p neurons"], *, of_largest: float =
 
 
 def long(lengths: Float[Tensor, "frequencies"], of_largest: float) -> list[int]:
+    """Frequencies, from 1, that are at least so long a share of the longest. Raises Refusal outside (0, 1]."""
     if not 0 < of_largest <= 1:
         raise Refusal(f"a share of the largest lies in (0, 1], not {of_largest:g}; {SHARE_OF_LARGEST:g} is usual")
     return (1 + (lengths >= of_largest * lengths.max()).nonzero()[:, 0]).tolist()
@@ -79,6 +80,7 @@ class Agreement(NamedTuple):
 
     @property
     def same(self) -> bool:
+        """Whether neurons, embedding and outputs use the same frequencies."""
         return self.neurons == self.embedding == self.outputs
 
 

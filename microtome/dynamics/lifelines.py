@@ -31,6 +31,7 @@ class Lives:
     toward: Float[Tensor, "steps components"]
 
     def alive(self, least: float = 1e-4) -> Bool[Tensor, "steps components"]:
+        """Which components fire at least so often, at each checkpoint."""
         return self.density >= least
 
     def born(self, cosine: float = 0.9, least: float = 1e-4) -> list[int]:

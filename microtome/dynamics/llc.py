@@ -36,10 +36,12 @@ class LearningCoefficient:
 
     @property
     def per_chain(self) -> Float[Tensor, "chains"]:
+        """The estimate of every chain."""
         return self.temper * self.excess.double().mean(1)
 
     @property
     def estimate(self) -> float:
+        """The mean over chains."""
         return float(self.per_chain.mean())
 
     @property

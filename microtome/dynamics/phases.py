@@ -54,6 +54,7 @@ def segments(values: Sequence[float], most: int = 6) -> list[int]:
 
 
 def traced(cut: Tensor, pieces: int, n: int) -> list[int]:
+    """Where each piece begins, read off the table of best cuts."""
     begins, end = [], n - 1
     for piece in range(pieces, 0, -1):
         begins.append(int(cut[piece, end]))
@@ -84,6 +85,7 @@ class Phases(NamedTuple):
 
     @property
     def in_order(self) -> bool:
+        """Whether they come one after the other, as the paper has it."""
         return 0 < self.memorised < self.formed < self.cleaned
 
 

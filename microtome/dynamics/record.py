@@ -26,4 +26,5 @@ def record(
 
 
 def told(value: float) -> float | None:
+    """The number to six digits; None where it is none."""
     return float(f"{value:.6g}") if math.isfinite(value) else None

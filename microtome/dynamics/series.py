@@ -50,6 +50,7 @@ def checkpoints(folder: Path) -> list[Checkpoint]:
 
 
 def holds_weights(path: Path) -> bool:
+    """Whether this is a checkpoint: a safetensors file, or a folder with one."""
     return any(path.glob("*.safetensors")) if path.is_dir() else path.suffix == ".safetensors"
 
 

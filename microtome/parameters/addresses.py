@@ -51,6 +51,7 @@ class Address:
 
 
 def within(at: tuple[int, int] | None) -> slice:
+    """The numbers of an axis that an address chooses; all of them for None."""
     return slice(None) if at is None else slice(*at)
 
 
@@ -71,6 +72,7 @@ def find(module: nn.Module, patterns: str | Address | Sequence[str | Address] = 
 
 
 def matching(module: nn.Module, pattern: str | Address) -> list[Address]:
+    """The addresses that a pattern names, by parameter or by module. Raises Refusal where it names none."""
     named = dict(module.named_parameters(remove_duplicate=False))
     if isinstance(pattern, Address):
         if pattern.name not in named:
@@ -92,6 +94,7 @@ def matching(module: nn.Module, pattern: str | Address) -> list[Address]:
 
 
 def nearest(name: str, known: dict[str, nn.Parameter]) -> str:
+    """What may have been meant, for a refusal."""
     near = get_close_matches(name, known, n=3)
     return f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are: {', '.join(known)}"
 
@@ -121,6 +124,7 @@ def trouble(module: nn.Module, name: str) -> str | None:
 
 
 def refuse_shape(module: nn.Module, address: Address) -> None:
+    """Raises Refusal for a parameter that is no matrix, and for a range outside it."""
     why = trouble(module, address.name)
     if why is not None:
         raise Refusal(f"{address.name} cannot be decomposed: it is {why}")
@@ -133,6 +137,7 @@ def refuse_shape(module: nn.Module, address: Address) -> None:
 
 
 def refuse_overlap(addresses: Sequence[Address]) -> None:
+    """Raises Refusal where two addresses share a number of one weight."""
     for i, one in enumerate(addresses):
         for other in addresses[:i]:
             if one.name == other.name and meets(one.writes, other.writes) and meets(one.reads, other.reads):
@@ -140,6 +145,7 @@ def refuse_overlap(addresses: Sequence[Address]) -> None:
 
 
 def meets(one: tuple[int, int] | None, other: tuple[int, int] | None) -> bool:
+    """Whether two ranges of one axis share a place; None is all of it."""
     return one is None or other is None or max(one[0], other[0]) < min(one[1], other[1])
 
 

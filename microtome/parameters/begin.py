@@ -37,7 +37,9 @@ class Begin(ABC):
     @abstractmethod
     def factors(
         self, met: Met, weight: Float[Tensor, "*seeds out in"], parts: int, generator: torch.Generator
-    ) -> Factors: ...
+    ) -> Factors:
+        """Parts of one weight to begin from, which need not yet sum to it."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -139,10 +141,12 @@ def commonest(alike: Bool[Tensor, "*seeds rows rows"], parts: int) -> Common:
 
 
 def pick(x: Float[Tensor, "*seeds rows d"], rows: Int[Tensor, "*seeds parts"]) -> Float[Tensor, "*seeds parts d"]:
+    """Some rows of each seed."""
     return x.gather(-2, rows[..., None].expand(*rows.shape, x.shape[-1]))
 
 
 def directions(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Unit vectors, drawn evenly over the sphere."""
     return normalize(torch.randn(shape, generator=generator, device=generator.device), dim=-1)
 
 
@@ -205,6 +209,7 @@ def meetings(
 
 
 def met_at(use: Use, slope: Tensor, address: Address, module: nn.Module, lead: tuple[int, ...]) -> Met:
+    """The inputs and the gradients of one weight, as rows."""
     slope = slope if use.moves is None else slope.movedim(1, -1)
     slope = slope[..., within(address.writes)].flatten(len(lead), -2)
     x = as_rows(padded(use, address), weight_at(module, address), lead)
@@ -212,11 +217,13 @@ def met_at(use: Use, slope: Tensor, address: Address, module: nn.Module, lead: t
 
 
 def nothing(weight: Tensor, lead: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """One part of zeros."""
     out, inside = weight.shape[-2:]
     return weight.new_zeros(*lead, 1, inside), weight.new_zeros(*lead, 1, out)
 
 
 def as_rows(use: Use, weight: Tensor, lead: tuple[int, ...]) -> Float[Tensor, "*seeds rows in"]:
+    """The inputs of a weight as rows of what it multiplies: one-hot for ids, patches for images."""
     if not use.x.is_floating_point():
         return torch.nn.functional.one_hot(use.x.flatten(), weight.shape[-1]).to(weight.dtype)
     if use.moves is None:

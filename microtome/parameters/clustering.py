@@ -40,6 +40,7 @@ def clusters(active: Bool[Tensor, "rows parts"], alpha: float = 1.0) -> Groups:
 
 
 def sizes(members: list[tuple[int, ...]]) -> Tensor:
+    """How many subcomponents each cluster has."""
     return torch.tensor([float(len(m)) for m in members])
 
 
@@ -62,6 +63,7 @@ def best_merge(on: Tensor, members: list[tuple[int, ...]], alpha: float) -> tupl
 
 
 def merged(members: list[tuple[int, ...]], on: Tensor, pair: tuple[int, int]) -> tuple[list[tuple[int, ...]], Tensor]:
+    """The clusters with two of them as one, and where each is on."""
     a, b = sorted(pair)
     rest = [i for i in range(len(members)) if i not in (a, b)]
     together = tuple(sorted((*members[a], *members[b])))

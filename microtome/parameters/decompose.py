@@ -25,6 +25,7 @@ Tell = Callable[[int], None]
 
 
 def silent(done: int) -> None:
+    """Tells nobody."""
     pass
 
 
@@ -41,7 +42,9 @@ class Method(ABC):
 
     @property
     @abstractmethod
-    def steps(self) -> int: ...
+    def steps(self) -> int:
+        """How many steps it takes to learn."""
+        ...
 
     @abstractmethod
     def learn(
@@ -66,6 +69,7 @@ class Decomposition:
 
     @property
     def addresses(self) -> tuple[Address, ...]:
+        """The weights that were taken apart."""
         return self.parts.addresses
 
     def at(self, name: str | Address, reads: Site | None = None, writes: Site | None = None) -> WeightParts:
@@ -109,10 +113,12 @@ class Decomposition:
 
 
 def reads_of(owner: nn.Module) -> str:
+    """What numbers a weight's inputs are in."""
     return "ids" if isinstance(owner, nn.Embedding) else "patches"
 
 
 def edited(parts: Decomposed, masks: dict[str, Tensor], rest: bool) -> dict[str, Tensor]:
+    """The weights that parts make under these masks, with the rest or without it."""
     made: dict[str, Tensor] = {}
     module, rests = parts.module, parts.rests()
     for place, address in enumerate(parts.addresses):
@@ -191,6 +197,7 @@ def learn(
     seed: int,
     tell: Tell,
 ) -> Learnt:
+    """The parts of every seed, with their losses."""
     addresses = find(model, sites)
     device = next(model.parameters()).device
     return method.learn(model, addresses, data, lead, torch.Generator(device).manual_seed(seed), tell)

@@ -45,6 +45,7 @@ class Factors(nn.Module):
         self.read, self.write = nn.Parameter(read.detach().clone()), nn.Parameter(write.detach().clone())
 
     def sum(self) -> Float[Tensor, "*seeds out in"]:
+        """What the parts add up to."""
         return self.write.mT @ self.read
 
 
@@ -68,6 +69,7 @@ class Decomposed(nn.Module):
 
     @property
     def module(self) -> nn.Module:
+        """The network whose weights these are; its own stay as they were."""
         return self._module[0]
 
     def with_gates(self, kind: GateKind, generator: torch.Generator) -> "Decomposed":
@@ -77,6 +79,7 @@ class Decomposed(nn.Module):
         return self
 
     def of(self, place: int) -> Factors:
+        """The parts of one weight, by its place among the addresses."""
         return cast(Factors, self.factors[place])
 
     def weights(self) -> list[Float[Tensor, "*seeds out in"]]:

@@ -112,7 +112,9 @@ class GateKind(ABC):
     """Which gate each weight gets."""
 
     @abstractmethod
-    def make(self, shape: Shape, generator: torch.Generator) -> Gate: ...
+    def make(self, shape: Shape, generator: torch.Generator) -> Gate:
+        """Gates of one weight's parts, yet to be fitted."""
+        ...
 
 
 @dataclass(frozen=True)

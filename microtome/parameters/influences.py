@@ -41,6 +41,7 @@ def influences(
 
 
 def place_of(learned: Decomposed, name: str) -> int:
+    """The place of a weight. Raises NoSuchComponent where it was not decomposed."""
     if name not in learned.names:
         raise NoSuchComponent(f"no weight {name!r} was decomposed; there are: {', '.join(learned.names)}")
     return learned.names.index(name)

@@ -32,6 +32,7 @@ class Columns:
 
     @property
     def worst(self) -> float:
+        """The largest error of any column."""
         return max(self.error)
 
     @property

@@ -112,6 +112,7 @@ class Term(ABC):
 
     @property
     def name(self) -> str:
+        """What its losses are logged as."""
         return type(self).__name__.lower()
 
     def __add__(self, other: "Term | Sum") -> "Sum":
@@ -266,9 +267,11 @@ class Persistent(Term, nn.Module):
         return now.missed(self.place.masks(importance))
 
     def get_extra_state(self) -> dict[str, dict[str, Tensor]]:
+        """The adversary's sources, which last from step to step."""
         return {} if self.place is None else self.place._asdict()
 
     def set_extra_state(self, state: dict[str, dict[str, Tensor]]) -> None:
+        """Go on from those sources."""
         self.place = Choice(**state) if state else None
 
 
@@ -334,5 +337,6 @@ class Minimal(Term):
 
 
 def rows_of(now: Moment) -> int:
+    """How many rows a step sees."""
     first = next(iter(now.look.gate.values()))
     return first.shape[len(now.learned.lead) : -1].numel()

@@ -25,6 +25,7 @@ def applied(use: Use, matrix: Float[Tensor, "*seeds k in"], lead: tuple[int, ...
 
 
 def convolved(use: Use, matrix: Float[Tensor, "k in"]) -> Float[Tensor, "batch k ..."]:
+    """A layer's inputs through the kernels that the rows of a matrix are."""
     assert use.moves is not None
     channels = use.x.shape[1]
     kernel = matrix.unflatten(-1, (channels, -1))

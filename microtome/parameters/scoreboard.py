@@ -106,4 +106,5 @@ def harm(
 
 
 def alive_at(importance: Importance) -> dict[str, int]:
+    """How many parts of each weight are important on some row."""
     return {name: int((g > FIRM).flatten(0, -2).any(0).sum()) for name, g in importance.items()}

@@ -17,7 +17,9 @@ from microtome.parameters.objectives import Weighted
 class Source(Protocol):
     """Rows of inputs, such as `microtome.toys.Sparse` draws, or of ids; without a seed axis."""
 
-    def draw(self, rows: int, generator: torch.Generator) -> Shaped[Tensor, "rows d"]: ...
+    def draw(self, rows: int, generator: torch.Generator) -> Shaped[Tensor, "rows d"]:
+        """Rows, drawn anew."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,9 @@ class Feed(ABC):
     """Batches for a number of seeds (an empty tuple: no seed axis)."""
 
     @abstractmethod
-    def batch(self, rows: int, lead: tuple[int, ...], generator: torch.Generator) -> Weighted: ...
+    def batch(self, rows: int, lead: tuple[int, ...], generator: torch.Generator) -> Weighted:
+        """Rows for every seed, each with what it counts for."""
+        ...
 
     def batches(self, rows: int, n: int, lead: tuple[int, ...], generator: torch.Generator) -> Iterator[Weighted]:
         """So many batches, for `fit`."""
@@ -92,4 +96,5 @@ def each(x: Tensor, rows: int, weight: float) -> Float[Tensor, "rows"]:
 
 
 def lead_size(lead: tuple[int, ...]) -> int:
+    """How many seeds there are."""
     return lead[0] if lead else 1

@@ -72,4 +72,5 @@ class Spliced(nn.Module):
 
 
 def as_inputs(x: Tensor | Inputs) -> Inputs:
+    """A tensor as the one input of a network."""
     return x if isinstance(x, Inputs) else Arrays((x,))

@@ -131,4 +131,5 @@ def bound(names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any])
 
 
 def last_two(args: tuple[Any, ...]) -> bool:
+    """Whether a call of `transpose` is of the last two axes."""
     return len(args) == 3 and {a % args[0].ndim for a in args[1:]} == {args[0].ndim - 1, args[0].ndim - 2}

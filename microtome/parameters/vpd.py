@@ -24,6 +24,7 @@ class VPD(SPD):
     adversary: Adversary = field(default_factory=lambda: Adversary(steps=2, size=0.01))
 
     def objective(self, generator: torch.Generator) -> Sum:
+        """The terms of the loss, with the paper's weights."""
         power = Lp(self.first, self.last, self.steps)
         enough = 0.5 * Subset() + 0.5 * Persistent(self.adversary)
         terms = Faithful() + enough + self.minimal * Minimal(power, self.frequency)

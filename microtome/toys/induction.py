@@ -42,6 +42,7 @@ class Attention(nn.Module):
         return self.o(self.z(torch.einsum("bhqk,bkhd->bqhd", pattern, v)).flatten(2))
 
     def by_head(self, x: Float[Tensor, "batch pos d"]) -> Float[Tensor, "batch pos head d_head"]:
+        """The last axis, split into heads."""
         return x.unflatten(-1, (self.heads, -1))
 
 

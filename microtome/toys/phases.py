@@ -35,6 +35,7 @@ class Grid(NamedTuple):
         return importance.flatten(), density.flatten()
 
     def phases(self, of_cells: Int[Tensor, "cells"]) -> Int[Tensor, "rows columns"]:
+        """The phase of each cell, by density and importance."""
         return of_cells.unflatten(0, (len(self.density), len(self.importance)))
 
 

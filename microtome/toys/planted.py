@@ -133,6 +133,7 @@ def join(linear: nn.Linear, reads: range, writes: range, by: float = 1.0) -> Non
 
 
 def class_of(letter: int) -> int:
+    """The class of a letter."""
     return letter % CLASSES
 
 
@@ -180,6 +181,7 @@ def row(generator: torch.Generator) -> list[int]:
 
 
 def another(ids: list[int], generator: torch.Generator) -> list[int]:
+    """A row whose answer is another."""
     while True:
         other = row(generator)
         if answer(other) != answer(ids):
@@ -192,4 +194,5 @@ def answer(ids: list[int]) -> int:
 
 
 def spelt(ids: list[int]) -> str:
+    """A row as letters."""
     return " ".join("ABCDEFGH"[i] for i in ids)

@@ -46,6 +46,8 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
+    """x + attention(x), then x + mlp(x): a block without norms."""
+
     def __init__(self, d: int, heads: int, d_head: int, neurons: int) -> None:
         super().__init__()
         self.attention, self.mid, self.mlp = Attention(d, heads, d_head), nn.Identity(), MLP(d, neurons)
@@ -80,6 +82,7 @@ class Transformer(nn.Module):
 
     @property
     def sites(self) -> Named:
+        """Where the network's sites are, under the names that families have for them."""
         stream, heads = "batch pos d", "batch pos head d"
         named = {"embed": ("embed", "out", stream), "logits": ("", "out", "batch pos vocab")}
         for i in range(len(self.blocks)):
