@@ -5,6 +5,7 @@ from fastapi.responses import FileResponse, JSONResponse
 
 from microtome.browser.cards import run_card, run_page
 from microtome.browser.circuits import CircuitPage, circuit_page
+from microtome.browser.comparisons import ComparePage, compare_page
 from microtome.browser.dynamics import DynamicsPage, dynamics_page
 from microtome.browser.graphs import effect_grid, explanations_beside, exported, graph_page
 from microtome.browser.live import Live
@@ -23,6 +24,7 @@ from microtome.browser.replies import (
     RunPage,
     SessionState,
 )
+from microtome.browser.scores import ScoresPage, scores_page
 from microtome.browser.shelf import Shelf
 from microtome.browser.studies import StudyPage, own_page, study_page
 
@@ -79,6 +81,10 @@ def of_catalogues(shelf: Shelf) -> APIRouter:
     def token(id: str, token: str) -> Found:
         return shelf.opened(id).search_token(token)
 
+    @api.get("/runs/{id}/search/example")
+    def example(id: str, text: str) -> Found:
+        return shelf.opened(id).search_example(text)
+
     return api
 
 
@@ -133,6 +139,14 @@ def of_results(shelf: Shelf) -> APIRouter:
     @api.get("/runs/{id}/dynamics")
     def dynamics(id: str) -> DynamicsPage:
         return dynamics_page(shelf.readable(id))
+
+    @api.get("/runs/{id}/card")
+    def card(id: str) -> ScoresPage:
+        return scores_page(shelf.readable(id), shelf.runs.find())
+
+    @api.get("/runs/{id}/compare")
+    def compare(id: str) -> ComparePage:
+        return compare_page(shelf.readable(id), shelf.runs.find())
 
     return api
 

@@ -19,19 +19,19 @@ from pydantic import ValidationError
 from microtome.core.errors import Refusal
 from microtome.store.catalog import Catalog
 from microtome.store.notes import Explanation, Notes
-from microtome.store.records import Circuit, Dynamics, Record, Result, Run, Summary, TakenApart
+from microtome.store.records import Card, Circuit, Comparison, Dynamics, Record, Result, Run, Summary, TakenApart
 
 DEPTH = 3
 R = TypeVar("R", bound=Record)
 
-Shows = Literal["dictionary", "graph", "patch", "circuit", "parts", "study", "dynamics"]
+Shows = Literal["dictionary", "graph", "patch", "circuit", "parts", "study", "dynamics", "compare", "card"]
 PAGES: dict[str, Shows] = {  # by command
     "graph": "graph", "patch": "patch", "circuit": "circuit", "decompose": "parts", "study": "study",
-    "dynamics": "dynamics",
+    "dynamics": "dynamics", "compare": "compare", "eval": "card",
 }  # fmt: skip
 FILES: dict[Shows, str] = {  # what each page needs
     "graph": "graph.json", "patch": "patch.json", "circuit": Circuit.file, "parts": TakenApart.file,
-    "study": Result.file, "dynamics": Dynamics.file,
+    "study": Result.file, "dynamics": Dynamics.file, "compare": Comparison.file, "card": Card.file,
 }  # fmt: skip
 ALONE = (Result, Dynamics)  # what makes a folder a run without a run.json
 DOING = {

@@ -38,15 +38,18 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/runs/{id}/circuit": {
+    "/api/runs/{id}/vocabulary": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        /** Circuit */
-        get: operations["circuit_api_runs__id__circuit_get"];
+        /**
+         * Vocabulary
+         * @description The text of every token id. Ask with ?catalog= as the run's page gives it: the answer is kept for good.
+         */
+        get: operations["vocabulary_api_runs__id__vocabulary_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -89,15 +92,15 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/runs/{id}/dynamics": {
+    "/api/runs/{id}/search/words": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        /** Dynamics */
-        get: operations["dynamics_api_runs__id__dynamics_get"];
+        /** Words */
+        get: operations["words_api_runs__id__search_words_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -106,17 +109,34 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/runs/{id}/fire": {
+    "/api/runs/{id}/search/token": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /** Token */
+        get: operations["token_api_runs__id__search_token_get"];
         put?: never;
-        /** Fire */
-        post: operations["fire_api_runs__id__fire_post"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/runs/{id}/search/example": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Example */
+        get: operations["example_api_runs__id__search_example_get"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -160,35 +180,32 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/runs/{id}/intervene": {
+    "/api/runs/{id}/patch": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /** Patch */
+        get: operations["patch_api_runs__id__patch_get"];
         put?: never;
-        /** Intervene */
-        post: operations["intervene_api_runs__id__intervene_post"];
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
         patch?: never;
         trace?: never;
     };
-    "/api/runs/{id}/page.html": {
+    "/api/runs/{id}/circuit": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        /**
-         * Drawn
-         * @description The page that a study wrote, under a policy of its own: it can do nothing but be read.
-         */
-        get: operations["drawn_api_runs__id__page_html_get"];
+        /** Circuit */
+        get: operations["circuit_api_runs__id__circuit_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -231,15 +248,15 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/runs/{id}/patch": {
+    "/api/runs/{id}/study": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        /** Patch */
-        get: operations["patch_api_runs__id__patch_get"];
+        /** Study */
+        get: operations["study_api_runs__id__study_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -248,15 +265,18 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/runs/{id}/search/token": {
+    "/api/runs/{id}/page.html": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        /** Token */
-        get: operations["token_api_runs__id__search_token_get"];
+        /**
+         * Drawn
+         * @description The page that a study wrote, under a policy of its own: it can do nothing but be read.
+         */
+        get: operations["drawn_api_runs__id__page_html_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -265,15 +285,49 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/runs/{id}/search/words": {
+    "/api/runs/{id}/dynamics": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        /** Words */
-        get: operations["words_api_runs__id__search_words_get"];
+        /** Dynamics */
+        get: operations["dynamics_api_runs__id__dynamics_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/runs/{id}/card": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Card */
+        get: operations["card_api_runs__id__card_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/runs/{id}/compare": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Compare */
+        get: operations["compare_api_runs__id__compare_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -299,37 +353,34 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/runs/{id}/study": {
+    "/api/runs/{id}/fire": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        /** Study */
-        get: operations["study_api_runs__id__study_get"];
+        get?: never;
         put?: never;
-        post?: never;
+        /** Fire */
+        post: operations["fire_api_runs__id__fire_post"];
         delete?: never;
         options?: never;
         head?: never;
         patch?: never;
         trace?: never;
     };
-    "/api/runs/{id}/vocabulary": {
+    "/api/runs/{id}/intervene": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        /**
-         * Vocabulary
-         * @description The text of every token id. Ask with ?catalog= as the run's page gives it: the answer is kept for good.
-         */
-        get: operations["vocabulary_api_runs__id__vocabulary_get"];
+        get?: never;
         put?: never;
-        post?: never;
+        /** Intervene */
+        post: operations["intervene_api_runs__id__intervene_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -341,6 +392,103 @@ export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
         /**
+         * Alike
+         * @description For each component of the first dictionary its nearest in the second, and how near it is, from -1 to 1.
+         *
+         *     -1 stands for none. `mutual` says whether each is the other's nearest. `chance` is the level that one nearest in a
+         *     hundred reaches by chance, where chance can be told; `shared` the share of the first's live components that are
+         *     mutual and at `least` or nearer, `shared_by_chance` the same by chance.
+         */
+        Alike: {
+            /** Partner */
+            partner: number[];
+            /** Nearness */
+            nearness: number[];
+            /** Mutual */
+            mutual: boolean[];
+            /** Least */
+            least: number;
+            /** Shared */
+            shared: number;
+            /** Chance */
+            chance?: number | null;
+            /** Shared By Chance */
+            shared_by_chance?: number | null;
+        };
+        /**
+         * Card
+         * @description card.json: everything that was measured of one dictionary, beside the same of what it must beat.
+         *
+         *     Columns of `scores` are `own` and the names in `baselines`, which says what each is. `notes` are what was left out,
+         *     and why. Written anew after every stage; `stage` is "done" at the end.
+         */
+        Card: {
+            /**
+             * Schema
+             * @default microtome/card/1
+             * @constant
+             */
+            schema: "microtome/card/1";
+            /** Dictionary */
+            dictionary: string;
+            /** Model */
+            model: string;
+            /** Site */
+            site: string;
+            /** Width */
+            width: number;
+            /** Baselines */
+            baselines: {
+                [key: string]: string;
+            };
+            /** Training Tokens */
+            training_tokens: number;
+            /** Held Out Tokens */
+            held_out_tokens: number;
+            /** Documents */
+            documents: number;
+            /** Stage */
+            stage: string;
+            /** Seconds */
+            seconds: number;
+            /** Processor Seconds */
+            processor_seconds: number;
+            /** Peak Memory Bytes */
+            peak_memory_bytes: number;
+            /** Rows */
+            rows: components["schemas"]["CardRow"][];
+            /** Facts */
+            facts: components["schemas"]["Fact"][];
+            /** Notes */
+            notes: string[];
+        };
+        /**
+         * CardRow
+         * @description One score of a dictionary and, where it can be taken of them, of each baseline, by the same procedure.
+         *
+         *     `about` says what is measured, in one sentence, with units; `best` in which direction is better, if there is one.
+         */
+        CardRow: {
+            /** Name */
+            name: string;
+            /**
+             * Group
+             * @enum {string}
+             */
+            group: "reconstruction" | "activity" | "faithfulness" | "probing" | "absorption" | "biases" | "structure";
+            /** About */
+            about: string;
+            /**
+             * Best
+             * @enum {string}
+             */
+            best: "high" | "low" | "one" | "none";
+            /** Scores */
+            scores: {
+                [key: string]: components["schemas"]["Scored"];
+            };
+        };
+        /**
          * CircuitCurve
          * @description Columns: so many of the first units, how faithful they are, and as many drawn at random (95% and the mean).
          */
@@ -349,12 +497,12 @@ export interface components {
             counts: number[];
             /** Faithfulness */
             faithfulness: (number | null)[];
-            /** High */
-            high: (number | null)[];
             /** Low */
             low: (number | null)[];
             /** Mean */
             mean: (number | null)[];
+            /** High */
+            high: (number | null)[];
         };
         /**
          * CircuitPage
@@ -362,56 +510,69 @@ export interface components {
          */
         CircuitPage: {
             card: components["schemas"]["RunCard"];
-            /** Count */
-            count: number;
-            curve: components["schemas"]["CircuitCurve"];
-            /** Example */
-            example: string[];
-            /** Heads */
-            heads: number;
-            /** Held Out Pairs */
-            held_out_pairs: number;
-            judged: components["schemas"]["Judged"];
-            /** Kind */
-            kind: string;
-            /** Layers */
-            layers: number;
-            /** Measure */
-            measure: string;
-            /** Method */
-            method: string;
-            /** Nothing */
-            nothing: number | null;
-            /** Places */
-            places: components["schemas"]["Place"][];
-            /** Reached */
-            reached: number;
             /** Task */
             task: string;
-            /** Total */
-            total: number;
+            /** Method */
+            method: string;
+            /** Kind */
+            kind: string;
+            /** Measure */
+            measure: string;
+            /** Example */
+            example: string[];
             /** Training Pairs */
             training_pairs: number;
-            /** Units */
-            units: components["schemas"]["Unit"][];
+            /** Held Out Pairs */
+            held_out_pairs: number;
             /** Whole */
             whole: number | null;
+            /** Nothing */
+            nothing: number | null;
+            /** Layers */
+            layers: number;
+            /** Heads */
+            heads: number;
+            /** Total */
+            total: number;
+            /** Count */
+            count: number;
+            /** Reached */
+            reached: number;
+            /** Places */
+            places: components["schemas"]["Place"][];
+            /** Units */
+            units: components["schemas"]["Unit"][];
+            curve: components["schemas"]["CircuitCurve"];
+            judged: components["schemas"]["Judged"];
         };
         /**
          * ClaimShown
          * @description One claim. `expected` is in words, tolerance and all.
          */
         ClaimShown: {
+            /** Name */
+            name: string;
             /** Expected */
             expected: string;
             /** Found */
             found: number | null;
-            /** Name */
-            name: string;
             /** Ok */
             ok: boolean;
             /** Source */
             source: string;
+        };
+        /**
+         * ComparePage
+         * @description Two dictionaries, and the nearest in the second of each component of the first (-1: none), by either measure.
+         */
+        ComparePage: {
+            card: components["schemas"]["RunCard"];
+            first: components["schemas"]["Side"];
+            second: components["schemas"]["Side"];
+            written: components["schemas"]["Alike"] | null;
+            active: components["schemas"]["Alike"] | null;
+            /** Notes */
+            notes: string[];
         };
         /**
          * ComponentCard
@@ -424,24 +585,24 @@ export interface components {
             count: number;
             /** Density */
             density: number;
-            /** Explanations */
-            explanations: components["schemas"]["Said"][];
-            /** Groups */
-            groups: components["schemas"]["Group"][];
-            /** Histogram */
-            histogram: number[];
-            /** Histogram End */
-            histogram_end: number;
             /** Max */
             max: number;
             /** Mean */
             mean: number;
-            /** Neighbours */
-            neighbours: components["schemas"]["Neighbour"][];
+            /** Histogram */
+            histogram: number[];
+            /** Histogram End */
+            histogram_end: number;
+            /** Explanations */
+            explanations: components["schemas"]["Said"][];
+            /** Groups */
+            groups: components["schemas"]["Group"][];
             /** Promoted */
             promoted: components["schemas"]["Logit"][];
             /** Suppressed */
             suppressed: components["schemas"]["Logit"][];
+            /** Neighbours */
+            neighbours: components["schemas"]["Neighbour"][];
         };
         /**
          * Components
@@ -450,16 +611,16 @@ export interface components {
         Components: {
             /** Density */
             density: number[];
-            /** Explanation */
-            explanation: (string | null)[];
             /** Max */
             max: number[];
             /** Mean */
             mean: number[];
-            /** Peak */
-            peak: (number | null)[];
             /** Score */
             score: (number | null)[];
+            /** Explanation */
+            explanation: (string | null)[];
+            /** Peak */
+            peak: (number | null)[];
             /** X */
             x: (number | null)[];
             /** Y */
@@ -470,31 +631,31 @@ export interface components {
          * @description The training log as columns of equal length; null where a step did not log a figure.
          */
         Curve: {
+            /** Steps */
+            steps: number[];
             /** Columns */
             columns: {
                 [key: string]: (number | null)[];
             };
-            /** Steps */
-            steps: number[];
         };
         /**
          * DynamicsPage
          * @description Curves and profiles over the same checkpoints.
          */
         DynamicsPage: {
-            /** About */
-            about: string;
             card: components["schemas"]["RunCard"];
-            /** Curves */
-            curves: components["schemas"]["StepCurve"][];
             /** Model */
             model: string;
-            /** Phases */
-            phases: components["schemas"]["Phase"][];
-            /** Profiles */
-            profiles: components["schemas"]["Profile"][];
+            /** About */
+            about: string;
             /** Steps */
             steps: number[];
+            /** Curves */
+            curves: components["schemas"]["StepCurve"][];
+            /** Profiles */
+            profiles: components["schemas"]["Profile"][];
+            /** Phases */
+            phases: components["schemas"]["Phase"][];
         };
         /**
          * EffectGrid
@@ -502,18 +663,18 @@ export interface components {
          */
         EffectGrid: {
             card: components["schemas"]["RunCard"];
-            /** Clean */
-            clean: string;
-            /** Corrupt */
-            corrupt: string;
-            /** Effect */
-            effect: (number | null)[][];
-            /** Measure */
-            measure: string;
             /** Sites */
             sites: string[];
             /** Tokens */
             tokens: string[];
+            /** Effect */
+            effect: (number | null)[][];
+            /** Clean */
+            clean: string;
+            /** Corrupt */
+            corrupt: string;
+            /** Measure */
+            measure: string;
         };
         /**
          * Endured
@@ -522,38 +683,64 @@ export interface components {
          *     `rounded` is by threshold, `adversarial` by steps of ascent.
          */
         Endured: {
-            /** Adversarial */
-            adversarial: {
-                [key: string]: number;
-            };
+            /** Unmasked */
+            unmasked: number;
             /** Importance */
             importance: number;
-            /** L0 */
-            l0: number;
-            /** Nothing */
-            nothing: number;
             /** Rounded */
             rounded: {
                 [key: string]: number;
             };
             /** Stochastic */
             stochastic: number;
+            /** Adversarial */
+            adversarial: {
+                [key: string]: number;
+            };
+            /** Nothing */
+            nothing: number;
+            /** L0 */
+            l0: number;
             /** Unfaithful */
             unfaithful: number;
-            /** Unmasked */
-            unmasked: number;
         };
         /**
          * Entry
          * @description One entry of a row of inputs, or one token of it; `here` marks the token on which the part was looked at.
          */
         Entry: {
-            /** Here */
-            here: boolean;
             /** Name */
             name: string;
             /** Value */
             value: number;
+            /** Here */
+            here: boolean;
+        };
+        /**
+         * Fact
+         * @description One label of tokens, and how well it is told on held-out documents, in F1.
+         *
+         *     `component`, `sign` and `threshold` are the best detector on training text, and `scores` hold the F1 of the best
+         *     detector of each dictionary. `chance` is what claiming every token scores, `linear` a logistic regression on the
+         *     activations. `tokens` are the held-out tokens that have the label.
+         */
+        Fact: {
+            /** Name */
+            name: string;
+            /** Tokens */
+            tokens: number;
+            /** Component */
+            component: number;
+            /** Sign */
+            sign: number;
+            /** Threshold */
+            threshold: number;
+            /** Scores */
+            scores: {
+                [key: string]: components["schemas"]["Scored"];
+            };
+            chance: components["schemas"]["Scored"];
+            linear: components["schemas"]["Scored"];
         };
         /**
          * Figures
@@ -565,40 +752,42 @@ export interface components {
          *     explained_fraction the share of live components whose explanation scores at least .8 balanced accuracy held out.
          */
         Figures: {
-            /** Ce Recovered */
-            ce_recovered?: number | null;
-            /** Dead Fraction */
-            dead_fraction?: number | null;
-            /** Explained Fraction */
-            explained_fraction?: number | null;
             /** Explained Variance */
             explained_variance: number;
             /** L0 */
             l0: number;
+            /** Dead Fraction */
+            dead_fraction?: number | null;
+            /** Ce Recovered */
+            ce_recovered?: number | null;
+            /** Explained Fraction */
+            explained_fraction?: number | null;
         };
         /**
          * Fired
          * @description What fired on a text: row t of `components` and `values` belongs to `tokens[t]`, strongest first.
          */
         Fired: {
-            /** Components */
-            components: number[][];
             /** Tokens */
             tokens: string[];
+            /** Components */
+            components: number[][];
             /** Values */
             values: number[][];
         };
         /**
          * Found
-         * @description Components that answer a search, best first; `weight` is how many exemplars peak there, for a search by token.
+         * @description Components that answer a search, best first.
+         *
+         *     `weight` is how many exemplars peak on a token, or how active a component is on a passage.
          */
         Found: {
             /** Components */
             components: number[];
-            /** Total */
-            total: number;
             /** Weight */
             weight: number[];
+            /** Total */
+            total: number;
         };
         /**
          * GraphLinks
@@ -620,33 +809,33 @@ export interface components {
          *     sources were worked out at all.
          */
         GraphNode: {
-            /** Activation */
-            activation: number | null;
-            /** Dropped */
-            dropped: number;
-            /** Explored */
-            explored: boolean;
             /** Id */
             id: string;
-            /** Index */
-            index: number | null;
-            /** Influence */
-            influence: number | null;
             /**
              * Kind
              * @enum {string}
              */
             kind: "feature" | "error" | "token" | "target";
-            /** Label */
-            label: string;
             /** Layer */
             layer: number;
             /** Position */
             position: number;
-            /** Probability */
-            probability: number | null;
+            /** Index */
+            index: number | null;
+            /** Label */
+            label: string;
             /** Run */
             run: string | null;
+            /** Influence */
+            influence: number | null;
+            /** Activation */
+            activation: number | null;
+            /** Probability */
+            probability: number | null;
+            /** Dropped */
+            dropped: number;
+            /** Explored */
+            explored: boolean;
         };
         /**
          * GraphPage
@@ -656,17 +845,13 @@ export interface components {
          */
         GraphPage: {
             card: components["schemas"]["RunCard"];
-            /** Interventions */
-            interventions: {
-                [key: string]: number;
-            };
-            links: components["schemas"]["GraphLinks"];
-            /** Message */
-            message: string;
-            /** Nodes */
-            nodes: components["schemas"]["GraphNode"][];
             /** Prompt */
             prompt: string;
+            /** Tokens */
+            tokens: string[];
+            /** Nodes */
+            nodes: components["schemas"]["GraphNode"][];
+            links: components["schemas"]["GraphLinks"];
             /** Scores */
             scores: {
                 [key: string]: number;
@@ -675,22 +860,26 @@ export interface components {
             settings: {
                 [key: string]: number;
             };
+            /** Interventions */
+            interventions: {
+                [key: string]: number;
+            };
             /** Supernodes */
             supernodes: components["schemas"]["Supernode"][];
-            /** Tokens */
-            tokens: string[];
+            /** Message */
+            message: string;
         };
         /** Group */
         Group: {
-            /** Examples */
-            examples: components["schemas"]["Shown"][];
             /** Name */
             name: string;
+            /** Examples */
+            examples: components["schemas"]["Shown"][];
         };
         /** Intervened */
         Intervened: {
-            components: components["schemas"]["MovedNodes"];
             targets: components["schemas"]["MovedNodes"];
+            components: components["schemas"]["MovedNodes"];
         };
         /**
          * Intervention
@@ -703,13 +892,13 @@ export interface components {
             changes: {
                 [key: string]: number;
             };
+            /** Watch */
+            watch: string[];
             /**
              * Hold Attention
              * @default true
              */
             hold_attention: boolean;
-            /** Watch */
-            watch: string[];
         };
         /**
          * Judged
@@ -720,30 +909,30 @@ export interface components {
          *     losing the same units, in the mean and at worst; `minimality` what the weakest units are worth, by name.
          */
         Judged: {
+            /** Faithfulness */
+            faithfulness: number;
+            /** Cpr */
+            cpr: number;
             /** Cmd */
             cmd: number;
+            /** Random Mean */
+            random_mean: number;
+            /** Random Low */
+            random_low: number;
+            /** Random High */
+            random_high: number;
+            /** P */
+            p: number;
             /** Completeness Mean */
             completeness_mean: number;
             /** Completeness Worst */
             completeness_worst: number;
             /** Completeness Worst Set */
             completeness_worst_set: string[];
-            /** Cpr */
-            cpr: number;
-            /** Faithfulness */
-            faithfulness: number;
             /** Minimality */
             minimality: {
                 [key: string]: number;
             };
-            /** P */
-            p: number;
-            /** Random High */
-            random_high: number;
-            /** Random Low */
-            random_low: number;
-            /** Random Mean */
-            random_mean: number;
             stability: components["schemas"]["Overlap"] | null;
         };
         /** Logit */
@@ -758,16 +947,16 @@ export interface components {
          * @description What some nodes did, as columns (see microtome.core.session.Moved); null is a number too large to be told.
          */
         MovedNodes: {
-            /** Before */
-            before: (number | null)[];
-            /** Measured */
-            measured: (number | null)[];
             /** Nodes */
             nodes: string[];
-            /** Pearson */
-            pearson: number | null;
+            /** Before */
+            before: (number | null)[];
             /** Predicted */
             predicted: (number | null)[];
+            /** Measured */
+            measured: (number | null)[];
+            /** Pearson */
+            pearson: number | null;
             /** Spearman */
             spearman: number | null;
         };
@@ -787,12 +976,12 @@ export interface components {
          * @description How much circuits share that were found on resampled pairs (Jaccard): the mean, and where 95% of them lie.
          */
         Overlap: {
-            /** High */
-            high: number;
-            /** Low */
-            low: number;
             /** Mean */
             mean: number;
+            /** Low */
+            low: number;
+            /** High */
+            high: number;
             /** Stable */
             stable: boolean;
         };
@@ -801,20 +990,20 @@ export interface components {
          * @description One part: what it reads and writes, rows on which it matters, and the parts that matter with it.
          */
         PartCard: {
-            /** Index */
-            index: number;
             /** Part */
             part: number;
-            /** Partners */
-            partners: components["schemas"]["Partner"][];
-            /** Read */
-            read: number[];
-            /** Rows */
-            rows: components["schemas"]["PartRow"][];
             /** Weight */
             weight: number;
+            /** Index */
+            index: number;
+            /** Read */
+            read: number[];
             /** Write */
             write: number[];
+            /** Rows */
+            rows: components["schemas"]["PartRow"][];
+            /** Partners */
+            partners: components["schemas"]["Partner"][];
         };
         /**
          * PartRow
@@ -823,10 +1012,10 @@ export interface components {
         PartRow: {
             /** Activation */
             activation: number;
-            /** Entries */
-            entries: components["schemas"]["Entry"][];
             /** Importance */
             importance: number;
+            /** Entries */
+            entries: components["schemas"]["Entry"][];
         };
         /**
          * Partner
@@ -844,25 +1033,25 @@ export interface components {
          */
         PartsPage: {
             card: components["schemas"]["RunCard"];
-            /** Distance */
-            distance: string;
-            endured: components["schemas"]["Endured"];
-            /** Importance Is */
-            importance_is: string;
-            /** Inputs */
-            inputs: string[];
-            /** Kept */
-            kept: number;
-            /** Losses */
-            losses: (number | null)[];
             /** Method */
             method: string;
-            /** Rows */
-            rows: number;
             /** Settings */
             settings: {
                 [key: string]: string;
             };
+            /** Importance Is */
+            importance_is: string;
+            /** Distance */
+            distance: string;
+            /** Losses */
+            losses: (number | null)[];
+            /** Kept */
+            kept: number;
+            /** Rows */
+            rows: number;
+            /** Inputs */
+            inputs: string[];
+            endured: components["schemas"]["Endured"];
             /** Weights */
             weights: components["schemas"]["Weight"][];
         };
@@ -871,24 +1060,24 @@ export interface components {
          * @description From one step to another, the last included.
          */
         Phase: {
+            /** Name */
+            name: string;
             /** First */
             first: number;
             /** Last */
             last: number;
-            /** Name */
-            name: string;
         };
         /**
          * Place
          * @description What writes or reads: the embedding (layer -1), a head, an MLP (head -1), or the logits (the layer after all).
          */
         Place: {
-            /** Head */
-            head: number;
-            /** Layer */
-            layer: number;
             /** Name */
             name: string;
+            /** Layer */
+            layer: number;
+            /** Head */
+            head: number;
         };
         /**
          * Problem
@@ -903,12 +1092,12 @@ export interface components {
          * @description Several numbers at each step, one for each member: row i is step i.
          */
         Profile: {
-            /** Members */
-            members: string[];
             /** Name */
             name: string;
             /** Unit */
             unit: string;
+            /** Members */
+            members: string[];
             /** Values */
             values: (number | null)[][];
         };
@@ -917,39 +1106,28 @@ export interface components {
          * @description Text to run the model on, and optionally the one component to watch.
          */
         Question: {
-            /** Component */
-            component?: number | null;
             /** Text */
             text: string;
+            /** Component */
+            component?: number | null;
         };
         /**
          * RunCard
          * @description One run in the list. `shows` is its page; `message` says what is wrong, and is empty where nothing is.
          */
         RunCard: {
-            /** Command */
-            command: string;
-            /** Components */
-            components: number | null;
-            /** Created */
-            created: string;
-            /** Explained */
-            explained: number;
             /** Id */
             id: string;
-            /** Message */
-            message: string;
-            /** Model */
-            model: string;
             /** Name */
             name: string;
-            /**
-             * Shows
-             * @enum {string}
-             */
-            shows: "dictionary" | "graph" | "patch" | "circuit" | "parts" | "study" | "dynamics";
+            /** Model */
+            model: string;
             /** Site */
             site: string;
+            /** Command */
+            command: string;
+            /** Created */
+            created: string;
             /** Stage */
             stage: ("load" | "harvest" | "fit" | "catalog" | "explain" | "measure" | "done") | null;
             /**
@@ -957,6 +1135,17 @@ export interface components {
              * @enum {string}
              */
             state: "done" | "unfinished" | "unreadable";
+            /** Message */
+            message: string;
+            /**
+             * Shows
+             * @enum {string}
+             */
+            shows: "dictionary" | "graph" | "patch" | "circuit" | "parts" | "study" | "dynamics" | "compare" | "card";
+            /** Components */
+            components: number | null;
+            /** Explained */
+            explained: number;
             summary: components["schemas"]["Summary"] | null;
         };
         /** RunList */
@@ -971,81 +1160,125 @@ export interface components {
          * @description One run. `catalog` names the state of its catalogue: it changes whenever the catalogue is written anew.
          */
         RunPage: {
+            card: components["schemas"]["RunCard"];
             /** Arguments */
             arguments: {
                 [key: string]: unknown;
             };
-            card: components["schemas"]["RunCard"];
-            /** Catalog */
-            catalog: string;
-            /** Context */
-            context: number;
-            /** Documents */
-            documents: number;
+            training: components["schemas"]["Curve"];
             /** Text */
             text: string;
+            /** Documents */
+            documents: number;
+            /** Context */
+            context: number;
             /** Tokens Seen */
             tokens_seen: number;
-            training: components["schemas"]["Curve"];
+            /** Catalog */
+            catalog: string;
         };
         /**
          * Said
          * @description An explanation, with how well it holds on held-out text (see microtome.store.notes.Explanation).
          */
         Said: {
-            /** Baseline */
-            baseline: number | null;
+            /** Method */
+            method: string;
+            /** Text */
+            text: string;
+            /** Score */
+            score: number | null;
+            /** Low */
+            low: number | null;
+            /** High */
+            high: number | null;
             /** Chance */
             chance: number | null;
+            /** Baseline */
+            baseline: number | null;
+            /** Positives */
+            positives: number;
+            /** Negatives */
+            negatives: number;
             /** Evidence */
             evidence: {
                 [key: string]: unknown;
             };
-            /** High */
-            high: number | null;
+        };
+        /**
+         * Scored
+         * @description A score with its 95% interval over documents; None where there is no number, or no interval can be told.
+         *
+         *     `fits` is the same score averaged over dictionaries fitted from several seeds, where these were given, with its 95%
+         *     interval over seeds.
+         */
+        Scored: {
+            /** Found */
+            found: number | null;
             /** Low */
-            low: number | null;
-            /** Method */
-            method: string;
-            /** Negatives */
-            negatives: number;
-            /** Positives */
-            positives: number;
-            /** Score */
-            score: number | null;
-            /** Text */
-            text: string;
+            low?: number | null;
+            /** High */
+            high?: number | null;
+            fits?: components["schemas"]["Scored"] | null;
+        };
+        /**
+         * ScoresPage
+         * @description What was measured. `run` is the id of the dissection that the dictionary is of, where it is on the shelf.
+         */
+        ScoresPage: {
+            card: components["schemas"]["RunCard"];
+            /** Run */
+            run: string | null;
+            measured: components["schemas"]["Card"];
         };
         /**
          * SessionState
          * @description Whether the model of a run is ready to be asked.
          */
         SessionState: {
-            /** Message */
-            message: string;
             /**
              * State
              * @enum {string}
              */
             state: "asleep" | "loading" | "ready" | "failed";
+            /** Message */
+            message: string;
         };
         /**
          * Shown
          * @description One window. `at` are the places of its tokens where the component fires, `values` how strongly.
          */
         Shown: {
-            /** At */
-            at: number[];
-            /** Document */
-            document: string;
-            /** Position */
-            position: number;
-            /** Tokens */
-            tokens: number[];
-            /** Values */
-            values: number[];
             /** Window */
             window: number;
+            /** Position */
+            position: number;
+            /** Document */
+            document: string;
+            /** Tokens */
+            tokens: number[];
+            /** At */
+            at: number[];
+            /** Values */
+            values: number[];
+        };
+        /**
+         * Side
+         * @description One of the two dictionaries. `run` is the id of a run of that name on the shelf, where there is one.
+         */
+        Side: {
+            /** Run */
+            run: string | null;
+            /** Name */
+            name: string;
+            /** Model */
+            model: string;
+            /** Site */
+            site: string;
+            /** Density */
+            density: number[];
+            /** Said */
+            said: (string | null)[];
         };
         /**
          * StepCurve
@@ -1065,62 +1298,62 @@ export interface components {
          */
         StudyPage: {
             card: components["schemas"]["RunCard"];
-            /** Claims */
-            claims: components["schemas"]["ClaimShown"][];
-            /** Drawn */
-            drawn: boolean;
+            /** Study */
+            study: string;
             /** Paper */
             paper: string;
             /** Seconds */
             seconds: number;
+            /** Claims */
+            claims: components["schemas"]["ClaimShown"][];
             /** Settings */
             settings: {
                 [key: string]: string;
             };
-            /** Study */
-            study: string;
             /** Version */
             version: string;
+            /** Drawn */
+            drawn: boolean;
         };
         /**
          * Summary
          * @description summary.json: the figures of a dissection, each beside its baselines.
          */
         Summary: {
-            /** Baselines */
-            baselines: {
-                [key: string]: components["schemas"]["Figures"];
-            };
-            /** Ce Recovered */
-            ce_recovered?: number | null;
-            /** Dead Fraction */
-            dead_fraction?: number | null;
-            /** Explained Fraction */
-            explained_fraction?: number | null;
-            /** Explained Variance */
-            explained_variance: number;
-            /** K */
-            k: number;
-            /** L0 */
-            l0: number;
-            /** Model */
-            model: string;
-            /** Peak Memory Bytes */
-            peak_memory_bytes: number;
             /**
              * Schema
              * @default microtome/summary/1
              * @constant
              */
             schema: "microtome/summary/1";
-            /** Seconds */
-            seconds: number;
+            /** Explained Variance */
+            explained_variance: number;
+            /** L0 */
+            l0: number;
+            /** Dead Fraction */
+            dead_fraction?: number | null;
+            /** Ce Recovered */
+            ce_recovered?: number | null;
+            /** Explained Fraction */
+            explained_fraction?: number | null;
+            /** Model */
+            model: string;
             /** Site */
             site: string;
-            /** Tokens */
-            tokens: number;
             /** Width */
             width: number;
+            /** K */
+            k: number;
+            /** Tokens */
+            tokens: number;
+            /** Seconds */
+            seconds: number;
+            /** Peak Memory Bytes */
+            peak_memory_bytes: number;
+            /** Baselines */
+            baselines: {
+                [key: string]: components["schemas"]["Figures"];
+            };
         };
         /**
          * Supernode
@@ -1141,14 +1374,14 @@ export interface components {
         Unit: {
             /** Name */
             name: string;
-            /** Role */
-            role: string;
             /** Score */
             score: number;
             /** Source */
             source: number;
             /** Target */
             target: number | null;
+            /** Role */
+            role: string;
         };
         /**
          * Weight
@@ -1157,24 +1390,24 @@ export interface components {
          *     `by_input` is the importance of each part where one input is on alone; empty where that is not known.
          */
         Weight: {
-            /** Activation */
-            activation: number[];
-            /** Alive */
-            alive: number;
-            /** By Input */
-            by_input: number[][];
-            /** Importance */
-            importance: number[];
-            /** Matters */
-            matters: number[];
             /** Name */
             name: string;
             /** Reads */
             reads: number;
-            /** Size */
-            size: number[];
             /** Writes */
             writes: number;
+            /** Alive */
+            alive: number;
+            /** Size */
+            size: number[];
+            /** Activation */
+            activation: number[];
+            /** Importance */
+            importance: number[];
+            /** Matters */
+            matters: number[];
+            /** By Input */
+            by_input: number[][];
         };
     };
     responses: never;
@@ -1299,7 +1532,7 @@ export interface operations {
             };
         };
     };
-    circuit_api_runs__id__circuit_get: {
+    vocabulary_api_runs__id__vocabulary_get: {
         parameters: {
             query?: never;
             header?: never;
@@ -1316,7 +1549,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["CircuitPage"];
+                    "application/json": string[];
                 };
             };
             /** @description Not Found */
@@ -1474,9 +1707,11 @@ export interface operations {
             };
         };
     };
-    dynamics_api_runs__id__dynamics_get: {
+    words_api_runs__id__search_words_get: {
         parameters: {
-            query?: never;
+            query: {
+                words: string;
+            };
             header?: never;
             path: {
                 id: string;
@@ -1491,7 +1726,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["DynamicsPage"];
+                    "application/json": components["schemas"]["Found"];
                 };
             };
             /** @description Not Found */
@@ -1532,20 +1767,18 @@ export interface operations {
             };
         };
     };
-    fire_api_runs__id__fire_post: {
+    token_api_runs__id__search_token_get: {
         parameters: {
-            query?: never;
+            query: {
+                token: string;
+            };
             header?: never;
             path: {
                 id: string;
             };
             cookie?: never;
         };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["Question"];
-            };
-        };
+        requestBody?: never;
         responses: {
             /** @description Successful Response */
             200: {
@@ -1553,7 +1786,67 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Fired"];
+                    "application/json": components["schemas"]["Found"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    example_api_runs__id__search_example_get: {
+        parameters: {
+            query: {
+                text: string;
+            };
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Found"];
                 };
             };
             /** @description Not Found */
@@ -1713,7 +2006,7 @@ export interface operations {
             };
         };
     };
-    intervene_api_runs__id__intervene_post: {
+    patch_api_runs__id__patch_get: {
         parameters: {
             query?: never;
             header?: never;
@@ -1722,11 +2015,7 @@ export interface operations {
             };
             cookie?: never;
         };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["Intervention"];
-            };
-        };
+        requestBody?: never;
         responses: {
             /** @description Successful Response */
             200: {
@@ -1734,7 +2023,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Intervened"];
+                    "application/json": components["schemas"]["EffectGrid"];
                 };
             };
             /** @description Not Found */
@@ -1775,7 +2064,7 @@ export interface operations {
             };
         };
     };
-    drawn_api_runs__id__page_html_get: {
+    circuit_api_runs__id__circuit_get: {
         parameters: {
             query?: never;
             header?: never;
@@ -1791,7 +2080,9 @@ export interface operations {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/json": components["schemas"]["CircuitPage"];
+                };
             };
             /** @description Not Found */
             404: {
@@ -1948,7 +2239,7 @@ export interface operations {
             };
         };
     };
-    patch_api_runs__id__patch_get: {
+    study_api_runs__id__study_get: {
         parameters: {
             query?: never;
             header?: never;
@@ -1965,7 +2256,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["EffectGrid"];
+                    "application/json": components["schemas"]["StudyPage"];
                 };
             };
             /** @description Not Found */
@@ -2006,11 +2297,65 @@ export interface operations {
             };
         };
     };
-    token_api_runs__id__search_token_get: {
+    drawn_api_runs__id__page_html_get: {
         parameters: {
-            query: {
-                token: string;
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
             };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    dynamics_api_runs__id__dynamics_get: {
+        parameters: {
+            query?: never;
             header?: never;
             path: {
                 id: string;
@@ -2025,7 +2370,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Found"];
+                    "application/json": components["schemas"]["DynamicsPage"];
                 };
             };
             /** @description Not Found */
@@ -2066,11 +2411,9 @@ export interface operations {
             };
         };
     };
-    words_api_runs__id__search_words_get: {
+    card_api_runs__id__card_get: {
         parameters: {
-            query: {
-                words: string;
-            };
+            query?: never;
             header?: never;
             path: {
                 id: string;
@@ -2085,7 +2428,65 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Found"];
+                    "application/json": components["schemas"]["ScoresPage"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    compare_api_runs__id__compare_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ComparePage"];
                 };
             };
             /** @description Not Found */
@@ -2184,7 +2585,7 @@ export interface operations {
             };
         };
     };
-    study_api_runs__id__study_get: {
+    fire_api_runs__id__fire_post: {
         parameters: {
             query?: never;
             header?: never;
@@ -2193,7 +2594,11 @@ export interface operations {
             };
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Question"];
+            };
+        };
         responses: {
             /** @description Successful Response */
             200: {
@@ -2201,7 +2606,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["StudyPage"];
+                    "application/json": components["schemas"]["Fired"];
                 };
             };
             /** @description Not Found */
@@ -2242,7 +2647,7 @@ export interface operations {
             };
         };
     };
-    vocabulary_api_runs__id__vocabulary_get: {
+    intervene_api_runs__id__intervene_post: {
         parameters: {
             query?: never;
             header?: never;
@@ -2251,7 +2656,11 @@ export interface operations {
             };
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Intervention"];
+            };
+        };
         responses: {
             /** @description Successful Response */
             200: {
@@ -2259,7 +2668,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": string[];
+                    "application/json": components["schemas"]["Intervened"];
                 };
             };
             /** @description Not Found */

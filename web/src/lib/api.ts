@@ -16,6 +16,11 @@ export type PartsPage = Schemas["PartsPage"];
 export type PartCard = Schemas["PartCard"];
 export type StudyPage = Schemas["StudyPage"];
 export type DynamicsPage = Schemas["DynamicsPage"];
+export type ComparePage = Schemas["ComparePage"];
+export type ScoresPage = Schemas["ScoresPage"];
+export type CardRow = Schemas["CardRow"];
+export type Fact = Schemas["Fact"];
+export type Scored = Schemas["Scored"];
 export type Intervened = Schemas["Intervened"];
 export type MovedNodes = Schemas["MovedNodes"];
 export type Said = Schemas["Said"];
@@ -70,12 +75,16 @@ export const part = (id: string, part: number) => keep<PartCard>(`${at(id)}/part
 export const study = (id: string) => ask<StudyPage>(`${at(id)}/study`);
 export const studyFile = (id: string) => `api/${at(id)}/page.html`;
 export const dynamics = (id: string) => ask<DynamicsPage>(`${at(id)}/dynamics`);
+export const card = (id: string) => ask<ScoresPage>(`${at(id)}/card`);
+export const compare = (id: string) => ask<ComparePage>(`${at(id)}/compare`);
 export const component = (id: string, index: number) => keep<ComponentCard>(`${at(id)}/components/${index}`);
 export const columns = (page: RunPage) =>
   keep<Columns>(`${at(page.card.id)}/components?catalog=${page.catalog}&explained=${page.card.explained}`);
 export const vocabulary = (page: RunPage) => keep<string[]>(`${at(page.card.id)}/vocabulary?catalog=${page.catalog}`);
 export const searchWords = (id: string, words: string) =>
   keep<Found>(`${at(id)}/search/words?words=${encodeURIComponent(words)}`);
+export const searchExample = (id: string, text: string) =>
+  keep<Found>(`${at(id)}/search/example?text=${encodeURIComponent(text)}`);
 export const searchToken = (id: string, token: string) =>
   keep<Found>(`${at(id)}/search/token?token=${encodeURIComponent(token)}`);
 

@@ -1,7 +1,7 @@
 // The address after # is the page's whole state: "#/run/ID/component/12?sort=score&words=comma".
 
 /** Pages of one file each, named as the server names them. */
-const KINDS = ["graph", "patch", "circuit", "parts", "study", "dynamics"] as const;
+const KINDS = ["graph", "patch", "circuit", "parts", "study", "dynamics", "compare", "card"] as const;
 export type Kind = (typeof KINDS)[number];
 const isKind = (kind: string): kind is Kind => KINDS.includes(kind as Kind);
 
