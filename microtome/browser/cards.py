@@ -42,7 +42,11 @@ class Opened:
         self.run, self.catalog, self.written = run, run.catalog(), run.written
         if missing := COLUMNS - set(self.catalog.components):
             raise NotYet(f"The catalogue of {run.name} lacks {', '.join(sorted(missing))}; write it again.")
-        self.peaks = peak_ids(self.catalog)
+
+    @cached_property
+    def peaks(self) -> np.ndarray:
+        """The token id under every exemplar (components, slots); -1 for an empty slot."""
+        return peak_ids(self.catalog)
 
     @property
     def notes(self) -> Notes | None:
