@@ -123,5 +123,7 @@ def refuse_nonsense(walk: Walk) -> None:
     for name, value in (("chains", walk.chains), ("steps", walk.steps), ("rate", walk.rate)):
         if value <= 0:
             raise Refusal(f"--{name} is {value:g}; give a number above 0")
+    if walk.burn < 0:
+        raise Refusal(f"--burn is {walk.burn}; give 0 or more")
     if walk.chains < 2:
         raise Refusal("--chains is 1, which has no spread to judge it by; give 2 or more")

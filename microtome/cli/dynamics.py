@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from cyclopts import Parameter
@@ -139,8 +139,8 @@ def dynamics(
         assert model is not None
         seen = of_dictionaries(found, load(model, device=device), text_of, watch)
     else:
-        look, read = measuring(kind, found, wanted, walk, text_of)
-        seen = of_networks(found, look, read, into / MEASURED.format(settled(folder, wanted, walk, text_of)), watch)
+        how = measuring(kind, found, wanted, walk, text_of)
+        seen = of_networks(found, how, into / MEASURED.format(settled(folder, wanted, walk, text_of)), watch)
     arguments = {"folder": folder, "measure": list(wanted), "model": model, **asdict(text_of), **asdict(walk)}
     drawn = {name.partition("/")[0] for name in seen.curves.values}
     made = record(
@@ -197,21 +197,33 @@ class Windowed:
         return f"the held-out tenth of {', '.join(self.text) or 'the standard library'}"
 
 
-Load = Callable[[Path], Any]
-Look = Callable[[Any], Mapping[str, float]]
+class Measuring(NamedTuple):
+    """How a checkpoint is loaded, what is measured of it, on what, and (by name) why its chains were not healthy."""
+
+    read: Callable[[Path], Any]
+    look: Callable[[Any], Mapping[str, float]]
+    said: str
+    unwell: Mapping[str, str]
 
 
 def measuring(
     kind: Kind, found: list[Checkpoint], wanted: tuple[Measured, ...], walk: Walk, text: Windowed
-) -> tuple[Look, Load]:
-    """What is measured at a checkpoint, and how one is loaded."""
+) -> Measuring:
+    """Of weights their lengths; of a model whatever is wanted, on the same windows at every checkpoint."""
     if kind == "weights":
-        return lengths, lambda path: {n: w for file in weight_files(path) for n, w in read_tensors(file).items()}
+        return Measuring(weights_of, lengths, f"{len(found):,} files of weights.", {})
 
     def opened(path: Path) -> HookedModel:
         return load(path, device=text.device, verify=False)
 
-    return TextMeasures(text.cut(opened(found[-1].path)), wanted, walk, {}), opened
+    windows = text.cut(opened(found[-1].path))
+    unwell: dict[str, str] = {}
+    said = f"{len(found):,} models on {len(windows):,} windows of {windows.shape[1]} tokens, {text.said}."
+    return Measuring(opened, TextMeasures(windows, wanted, walk, unwell), said, unwell)
+
+
+def weights_of(path: Path) -> dict[str, Tensor]:
+    return {name: weight for file in weight_files(path) for name, weight in read_tensors(file).items()}
 
 
 def settled(folder: Path, wanted: tuple[Measured, ...], walk: Walk, text: Windowed) -> str:
@@ -220,20 +232,15 @@ def settled(folder: Path, wanted: tuple[Measured, ...], walk: Walk, text: Window
     return hashlib.sha256(plain.dumps(way, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def of_networks(found: list[Checkpoint], look: Look, read: Load, kept: Path, watch: Watcher) -> Seen:
+def of_networks(found: list[Checkpoint], how: Measuring, kept: Path, watch: Watcher) -> Seen:
     curves = Curves([], {})
     with watch.stage("measure", len(found), "checkpoints") as advance:
-        for curves in watched(found, read, look, kept):
+        for curves in watched(found, how.read, how.look, kept):
             advance(len(curves.steps))
-    said = [f"{len(found)} checkpoints."]
-    if isinstance(look, TextMeasures):
-        size = " x ".join(map(str, look.windows.shape))
-        said.append(f"Text: {size} tokens, held out of what may have been learnt from.")
-        said += unwell(curves, look.unwell)
-    return Seen(curves, UNITS, tuple(said), pieces_of(curves))
+    return Seen(curves, UNITS, (how.said, *no_numbers(curves, how.unwell)), pieces_of(curves))
 
 
-def unwell(curves: Curves, why: Mapping[str, str]) -> Iterator[str]:
+def no_numbers(curves: Curves, why: Mapping[str, str]) -> Iterator[str]:
     """At which steps the learning coefficient is no number, and what the chains of this sitting said of it."""
     values = curves.values.get(COEFFICIENT, [])
     missing = [step for step, value in zip(curves.steps, values, strict=False) if value != value]
