@@ -1,12 +1,12 @@
 """`microtome convert`: a dictionary in one format, written in another, read back and compared."""
 
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from microtome.cli.figures import write_figures
 from microtome.cli.published import TARGETS, Published, convert_published
 from microtome.core.component import Dictionary
 from microtome.core.errors import Refusal
@@ -16,7 +16,6 @@ from microtome.dictionaries.formats.self_check import Found, width_read
 
 SAME = 1e-5  # relative: within so much of what was read must what was written be, on a typical row
 ROWS = 32
-Kept = TypeVar("Kept", bound=BaseModel)
 
 
 class Converted(BaseModel):
@@ -73,7 +72,9 @@ def convert(
         Also write what was found to this file.
     """
     if to in TARGETS:
-        return noted(convert_published(Path(source), into, to), json)
+        published = convert_published(Path(source), into, to)
+        write_figures(published, json)
+        return published
     format_named(to)
     if into.exists() and (not into.is_dir() or any(into.iterdir())):
         raise Refusal(f"{into} is not an empty folder; give another, so that nothing is overwritten")
@@ -88,15 +89,8 @@ def convert(
         worst_difference=found.max().item(), ok=found.median().item() <= SAME,
     )  # fmt: skip
     show(converted)
-    return noted(converted, json)
-
-
-def noted(record: Kept, json: Path | None) -> Kept:
-    """The record, written to a file where one was named."""
-    if json is not None:
-        json.parent.mkdir(parents=True, exist_ok=True)
-        json.write_text(record.model_dump_json(indent=2))
-    return record
+    write_figures(converted, json)
+    return converted
 
 
 def read_back(folder: Path, wanted: list[Found]) -> tuple[list[Found], list[str]]:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from microtome.cli.dissection import Dissection
-from microtome.cli.figures import write_figures
+from microtome.cli.figures import make_room, write_figures
 from microtome.cli.progress import clock, short, watcher
 from microtome.cli.settings import Settings
 from microtome.store.records import Figures, Summary
@@ -87,8 +87,7 @@ def dissect(
         "batch": batch, "lr": lr, "seed": seed, "device": device,
     }  # fmt: skip
     settings = Settings.model_validate(asked)  # 2e6 tokens is a whole number
-    if json is not None:
-        json.parent.mkdir(parents=True, exist_ok=True)
+    make_room(json)
     dissection = Dissection(settings, watcher(), resume=resume)
     try:
         summary = dissection.finish()

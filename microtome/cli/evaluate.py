@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from microtome.cli.evaluation import Evaluation, Settings
+from microtome.cli.figures import make_room, write_figures
 from microtome.cli.finished import finished
 from microtome.cli.progress import clock, short, watcher
 from microtome.evals.card import OWN
@@ -84,12 +85,10 @@ def evaluate(
         "spliced": spliced, "synthetic": synthetic, "context": context, "seed": seed,
         "device": device, "allow_pickle": allow_pickle,
     })  # fmt: skip
-    if json is not None:
-        json.parent.mkdir(parents=True, exist_ok=True)
+    make_room(json)
     card = Evaluation(settings, watcher()).finish()
     finished("eval", card.model, settings.model_dump(exclude={"into"}), folder, card.seconds)
-    if json is not None:
-        json.write_text(card.model_dump_json(indent=2, by_alias=True))
+    write_figures(card, json)
     show(card, folder)
     return card
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from microtome.cli.figures import write_figures
+from microtome.cli.figures import make_room, write_figures
 from microtome.cli.progress import clock, watcher
 from microtome.store.records import Result
 from microtome.studies.page import expectation, told, verdict
@@ -52,8 +52,7 @@ def study(
         return shelf()
     chosen = find(name)
     folder = into or Path("runs") / f"study-{name}"
-    if json is not None:
-        json.parent.mkdir(parents=True, exist_ok=True)
+    make_room(json)
     result = conduct(chosen, Setting(folder, model, text or [], quick, seed, device), watcher())
     write_figures(result, json)
     show(result, folder)
