@@ -1,9 +1,9 @@
-"""A catalogue beside SAEDashboard's own, over the same network, autoencoder and tokens. Run by hand.
+"""A catalogue beside SAEDashboard's own, over networks of one shape, one autoencoder and the same tokens. Run by hand.
 
     python -m venv peers/saedashboard && peers/saedashboard/bin/pip install sae-dashboard==0.8.0
     python benchmarks/catalogue_beside.py --saedashboard peers/saedashboard/bin/python [--width 16384] [--prompts 256]
 
-A GPT-2 of random weights and a random TopK autoencoder of its stream. Ours: `catalog`, all latents in one pass, columns
+Networks of one shape and a random TopK autoencoder of their stream. Ours: `catalog`, all latents in one pass, columns
 and statistics and examples on disk. SAEDashboard's `SaeVisRunner` takes latents 128 at a time and for each such batch
 reads all tokens again and encodes them with all latents (its default: the network runs again, too; with --cache its
 activations are kept on disk by its own setting). It is timed on one batch, and its seconds are those times the number
@@ -93,7 +93,7 @@ def saedashboard(latents: int, k: int, count: int, cache: bool) -> Turn:
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     hook = f"blocks.{LAYER}.hook_resid_post"
-    sae = TopKSAE(TopKSAEConfig(d_in=WIDTH, d_sae=latents, k=k, apply_b_dec_to_input=False))
+    sae = TopKSAE(TopKSAEConfig(d_in=WIDTH, d_sae=latents, k=k, rescale_acts_by_decoder_norm=True))
     sae.cfg.metadata.hook_name, sae.cfg.metadata.model_name = hook, "random"
     sae.W_dec.data.copy_(weights(latents))
     sae.W_enc.data.copy_(weights(latents).T)
@@ -176,6 +176,7 @@ def show(mine: Worker, theirs: Worker, batches: int, asked: argparse.Namespace) 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--work"]:
-        work(sys.argv[2], *map(int, sys.argv[3:6]), bool(int(sys.argv[6])))
+        latents, k, count, cache = map(int, sys.argv[3:7])
+        work(sys.argv[2], latents, k, count, bool(cache))
     else:
         main()

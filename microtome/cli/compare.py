@@ -11,7 +11,7 @@ from torch import Tensor
 from microtome.cli.figures import write_figures
 from microtome.cli.finished import finished
 from microtome.core.errors import Refusal
-from microtome.core.matching import nearest
+from microtome.core.matching import Nearest, nearest
 from microtome.dictionaries.files import load_dictionary
 from microtome.dictionaries.stability import rotation, written
 from microtome.explain.together import together
@@ -97,22 +97,22 @@ def by_direction(one: Path, other: Path, least: float, seed: int, notes: list[st
 
 def matched(first: Float[Tensor, "n d"], second: Float[Tensor, "m d"], least: float, same: bool) -> Alike:
     forth, back = among_others(first, second, same), among_others(second, first, same)
-    mutual = back[0][forth[0]] == torch.arange(len(first))
-    shared = (mutual & (forth[1] >= least)).float().mean().item()
-    return Alike(partner=forth[0].tolist(), nearness=rounded(forth[1].numpy()), mutual=mutual.tolist(), least=least,
-                 shared=shared)  # fmt: skip
+    mutual = back.latents[forth.latents] == torch.arange(len(first))
+    shared = (mutual & (forth.cosines >= least)).float().mean().item()
+    return Alike(partner=forth.latents.tolist(), nearness=rounded(forth.cosines.numpy()), mutual=mutual.tolist(),
+                 least=least, shared=shared)  # fmt: skip
 
 
-def among_others(first: Float[Tensor, "n d"], second: Float[Tensor, "m d"], same: bool) -> tuple[Tensor, Tensor]:
+def among_others(first: Float[Tensor, "n d"], second: Float[Tensor, "m d"], same: bool) -> Nearest:
     """The nearest of each; of one dictionary with itself, of the other components."""
     if not same:
-        return tuple(nearest(first, second))
+        return nearest(first, second)
     found = []
     for start in range(0, len(first), 1024):
         cosines = first[start : start + 1024] @ second.T
         cosines[torch.arange(len(cosines)), torch.arange(start, start + len(cosines))] = -2.0
         found.append(cosines.max(1))
-    return torch.cat([f.indices for f in found]), torch.cat([f.values for f in found])
+    return Nearest(torch.cat([f.indices for f in found]), torch.cat([f.values for f in found]))
 
 
 # ---------------------------------------------------------------- by when they fire

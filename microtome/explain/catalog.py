@@ -81,12 +81,23 @@ def catalog(
     labels: Iterable[str] = (),
     about: str = "",
     batch: int = 32,
+    first_window: int = 0,
 ) -> Catalog:
-    """Catalogue every component of a dictionary over text, in one pass, and open what was written."""
-    cataloguer = Cataloguer(dictionary, text, Path(into))
+    """Catalogue every component of a dictionary over text, in one pass, and open what was written.
+
+    Several workers share a text with `share`, and `merging.merge` joins what they wrote.
+    """
+    cataloguer = Cataloguer(dictionary, text, Path(into), first_window=first_window)
     for _ in surveying(model, [cataloguer], text.tokens, batch=batch):
         pass
     return cataloguer.finish(vocabulary=vocabulary, logits=logits, labels=labels, about=about)
+
+
+def share(text: Text, worker: int, workers: int) -> tuple[Text, int]:
+    """One worker's windows of a text, and the number of the first of them."""
+    first, stop = (len(text) * n // workers for n in (worker, worker + 1))
+    rows = slice(first, stop)
+    return Text(text.tokens[rows], text.document[rows], text.documents, text.labels[rows]), first
 
 
 class Spill:

@@ -260,8 +260,9 @@ def steer(
         for kind in names.kinds
     ]
     strengths = tuple(part.strengths[0] for part in parts)
-    columns = (torch.cat([getattr(p, name) for p in parts], -1) for name in ("natural", "other", "moved", "controls"))
-    return Steered(side, *columns, strengths)
+    names_of = ("natural", "other", "moved", "controls")
+    columns = {name: torch.cat([getattr(part, name) for part in parts], -1) for name in names_of}
+    return Steered(side=side, strengths=strengths, **columns)
 
 
 def steered_kind(

@@ -1,6 +1,7 @@
 """The catalogue says of every component exactly what a look at all activations at once would say."""
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,11 @@ from microtome.data.windows import Text
 from microtome.dictionaries.activation_functions import TopK
 from microtome.dictionaries.sae import SAE
 from microtome.explain import catalog as making
-from microtome.explain.catalog import Cataloguer, catalog
+from microtome.explain.catalog import Cataloguer, catalog, share
 from microtome.models.hooked import HookedModel
 from microtome.store.catalog import Catalog, exemplar_groups
 from microtome.store.merging import merge
 from microtome.store.sketches import BINS, QUANTILES, SAMPLE, TOP
-from microtome.store.survey import surveying
 from tests import toys
 
 RESID, WIDTH, CONTEXT, WINDOWS = Site("resid_post.0"), 60, 9, 200
@@ -236,22 +236,29 @@ def test_a_component_outside_the_catalogue_is_refused(made: Catalog, component: 
 
 def part(folder: Path, network: HookedModel, first: int, stop: int) -> Catalog:
     whole = text()
-    share = Text(whole.tokens[first:stop], whole.document[first:stop], whole.documents, whole.labels[first:stop])
-    cataloguer = Cataloguer(sae(), share, folder / f"part-{first}", first_window=first)
-    for _ in surveying(network, [cataloguer], share.tokens, batch=7):
-        pass
-    return cataloguer.finish(vocabulary=VOCABULARY)
+    rows = Text(whole.tokens[first:stop], whole.document[first:stop], whole.documents, whole.labels[first:stop])
+    return catalog(network, sae(), rows, folder / f"part-{first}", vocabulary=VOCABULARY, batch=7, first_window=first)
+
+
+def same_files(one: Catalog, other: Catalog) -> bool:
+    names = ("components", "sketches", "windows", "columns-000")
+    pairs = [[(c.folder / f"{name}.safetensors").read_bytes() for c in (one, other)] for name in names]
+    return all(a == b for a, b in pairs) and one.manifest == other.manifest and one.vocabulary == other.vocabulary
 
 
 def test_parts_of_a_text_join_to_what_one_pass_over_it_writes(network: HookedModel, tmp_path: Path) -> None:
     whole = part(tmp_path / "whole", network, 0, WINDOWS)
     first, second, third = (part(tmp_path, network, *ends) for ends in ((0, 70), (70, 71), (71, WINDOWS)))
-    for number, parts in enumerate(([third, first, second], [merge([second, first], tmp_path / "two"), third])):
-        joined = merge(parts, tmp_path / f"joined-{number}")
-        for name in ("components", "sketches", "windows", "columns-000"):
-            file = f"{name}.safetensors"
-            assert (joined.folder / file).read_bytes() == (whole.folder / file).read_bytes(), file
-        assert joined.manifest == whole.manifest and joined.vocabulary == whole.vocabulary
+    assert same_files(merge([third, first, second], tmp_path / "at-once"), whole)
+    assert same_files(merge([merge([second, first], tmp_path / "two"), third], tmp_path / "in-turn"), whole)
+
+
+@pytest.mark.parametrize("workers", [1, 3, 7])
+def test_workers_share_a_text_without_gaps(workers: int) -> None:
+    parts = [share(text(), worker, workers) for worker in range(workers)]
+    assert sum(len(rows) for rows, _ in parts) == WINDOWS and parts[0][1] == 0
+    assert torch.equal(torch.cat([rows.tokens for rows, _ in parts]), text().tokens)
+    assert all(a[1] + len(a[0]) == b[1] for a, b in pairwise(parts))
 
 
 def test_parts_that_do_not_adjoin_are_refused(network: HookedModel, tmp_path: Path) -> None:
