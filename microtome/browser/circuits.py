@@ -79,6 +79,7 @@ def circuit_page(run: FoundRun) -> CircuitPage:
 
 
 def curve(held: FaithfulnessCurve) -> CircuitCurve:
+    """The curve as columns, None for what is no number."""
     columns = (held.faithfulness, held.low, held.mean, held.high)
     faithfulness, low, mean, high = ([finite(x) for x in column] for column in columns)
     return CircuitCurve(counts=held.counts, faithfulness=faithfulness, low=low, mean=mean, high=high)
@@ -116,5 +117,6 @@ def split(reader: str) -> tuple[str, str]:
 
 
 def first_of_group(target: str, size: int) -> str:
+    """The first query head of a group that shares these keys and values."""
     layer, _, head = target.partition(".h")
     return f"{layer}.h{int(head) * size}"

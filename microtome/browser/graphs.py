@@ -42,6 +42,8 @@ class FileNode(BaseModel):
 
 
 class FileLink(BaseModel):
+    """A link as it stands in the file."""
+
     source: str
     target: str
     weight: float
@@ -111,6 +113,7 @@ def read_file(run: FoundRun, name: str, kind: type[M]) -> M:
 
 
 def sentence(error: ValidationError) -> str:
+    """The first fault of a file: where it is, and what."""
     fault = error.errors()[0]
     return f"{'.'.join(str(part) for part in fault['loc']) or 'the file'}: {fault['msg']}"
 
@@ -122,6 +125,7 @@ def left_out(metadata: Mapping[str, Any]) -> tuple[dict[str, float], set[str]]:
 
 
 def graph_node(node: FileNode, explanations: Explanations, dropped: float, explored: bool) -> GraphNode:
+    """A node for the page, with what the dictionary of its layer says of it."""
     kind = kind_of(node)
     layer, index = layer_of(node, kind), index_of(node)
     run, said = explanations.get(layer, (None, {})) if kind == "feature" else (None, {})
@@ -135,6 +139,7 @@ def graph_node(node: FileNode, explanations: Explanations, dropped: float, explo
 
 
 def kind_of(node: FileNode) -> NodeKind:
+    """What a node is; an unknown type is a component."""
     if node.is_target_logit:
         return "target"
     kind = FEATURE_TYPES.get(node.feature_type)
@@ -148,6 +153,7 @@ def layer_of(node: FileNode, kind: NodeKind) -> int:
 
 
 def index_of(node: FileNode) -> int | None:
+    """A node's own index, out of its name."""
     parts = node.node_id.split("_")
     return int(parts[1]) if len(parts) > 2 and parts[1].isdecimal() else None
 
@@ -178,6 +184,7 @@ def stored_scores(metadata: Mapping[str, Any]) -> dict[str, float]:
 
 
 def pruning_settings(metadata: Mapping[str, Any]) -> dict[str, float]:
+    """What whoever made the graph pruned it by."""
     outer = {name: metadata.get(name) for name in ("node_threshold", "edge_threshold")}
     return dict(numbers_of(outer)) | dict(numbers_of(metadata.get("pruning_settings")))
 
@@ -214,6 +221,7 @@ def exported(run: FoundRun, groups: str, pinned: str) -> dict[str, Any]:
 
 
 def groups_of(text: str) -> list[list[str]]:
+    """Groups as the page sends them. Raises Refusal for anything else."""
     try:
         return TypeAdapter(list[Annotated[list[str], Field(min_length=1)]]).validate_json(text)
     except ValidationError as error:
@@ -238,6 +246,7 @@ def explanations_beside(run: FoundRun, others: Iterable[FoundRun]) -> dict[int, 
 
 
 def folders_of(run: FoundRun) -> set[Path]:
+    """The folders by which another run may name this one."""
     return {run.folder.resolve(), (run.folder / "dictionary").resolve()}
 
 
@@ -249,6 +258,7 @@ def named_folders(run: FoundRun) -> set[Path]:
 
 
 def strings(value: object) -> list[str]:
+    """Every text in a value of JSON."""
     if isinstance(value, str):
         return [value]
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
@@ -272,4 +282,5 @@ def effect_grid(run: FoundRun) -> EffectGrid:
 
 
 def told(value: str | float | None) -> str:
+    """A text as it is, a number as it is written."""
     return value if isinstance(value, str) else "" if value is None else json.dumps(finite(value))

@@ -76,23 +76,28 @@ class Guard:
         return body_refusal(headers) if scope["method"] == "POST" else None
 
     def is_this_host(self, host: str) -> bool:
+        """Whether a request was made to a name that this server answers to."""
         name = re.fullmatch(r"(\[[0-9a-f:]+\]|[A-Za-z0-9.-]+)(:\d{1,5})?", host)
         return name is not None and name[1].lower() in self.hosts
 
     def token_in_query(self, scope: Scope) -> bool:
+        """Whether the address itself holds the token, as on the first visit."""
         given = dict(parse_qsl(scope["query_string"].decode("latin-1"))).get("token", "")
         return scope["method"] == "GET" and self.is_token(given)
 
     def holds_token(self, scope: Scope) -> bool:
+        """Whether a header or the cookie holds the token."""
         headers = headers_of(scope)
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         given = bearer.strip() if scheme.lower() == "bearer" else cookie_of(scope, headers)
         return self.is_token(given)
 
     def is_token(self, given: str) -> bool:
+        """Whether this is the token; it takes as long for any other."""
         return hmac.compare_digest(given.encode(), self.token.encode())
 
     def cookie(self, scope: Scope) -> str:
+        """The token as a cookie that no script reads and no other site sends."""
         return f"{cookie_name(scope)}={self.token}; Path=/; HttpOnly; SameSite=Strict"
 
 
@@ -123,6 +128,7 @@ def leaves_the_folder(scope: Scope) -> bool:
 
 
 def body_refusal(headers: Mapping[str, str]) -> tuple[int, str] | None:
+    """The status and sentence for a body of no stated length, or one that is too long; None for any other."""
     length = headers.get("content-length", "")
     if not length.isdigit():
         return NO_LENGTH

@@ -32,6 +32,7 @@ class Live:
         self._states: dict[Path, SessionState] = {}
 
     def state(self, folder: Path) -> SessionState:
+        """How far a run's model is loaded."""
         return self._states.get(folder, SessionState(state="asleep", message="The model loads at the first question."))
 
     def ask(self, folder: Path, question: Question) -> Fired:
@@ -62,6 +63,7 @@ class Live:
 
 
 def check_text(text: str) -> None:
+    """Raises CannotAnswer for no text, and one that is too long."""
     if not text:
         raise CannotAnswer("There is no text. Type some.")
     if len(text) > LONGEST_TEXT:
@@ -69,6 +71,7 @@ def check_text(text: str) -> None:
 
 
 def answer(session: Session | GraphSession, question: Question) -> Fired:
+    """What a dictionary's session says. Raises CannotAnswer."""
     if not isinstance(session, Session):
         raise CannotAnswer("This run is a graph of one prompt, and no dictionary that answers to a text.")
     try:
@@ -78,6 +81,7 @@ def answer(session: Session | GraphSession, question: Question) -> Fired:
 
 
 def intervened(session: Session | GraphSession, asked: Intervention) -> Intervened:
+    """What a graph's session says. Raises CannotAnswer."""
     if not isinstance(session, GraphSession):
         raise CannotAnswer("This run is a dictionary, and has no graph whose nodes could be changed.")
     try:
@@ -88,6 +92,7 @@ def intervened(session: Session | GraphSession, asked: Intervention) -> Interven
 
 
 def moved(found: Moved) -> MovedNodes:
+    """Nodes as columns, None for what is no number."""
     before, predicted, measured = ([finite(x) for x in xs] for xs in (found.before, found.predicted, found.measured))
     return MovedNodes(
         nodes=found.nodes, before=before, predicted=predicted, measured=measured,
@@ -96,6 +101,7 @@ def moved(found: Moved) -> MovedNodes:
 
 
 def fired(session: Session, text: str) -> Fired:
+    """The strongest components on every token."""
     firing = session.fire(text, TOP)
     return Fired(tokens=firing.tokens, components=firing.components, values=firing.values)
 

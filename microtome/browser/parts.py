@@ -130,6 +130,7 @@ def part_card(run: FoundRun, part: int) -> PartCard:
 
 
 def tensors(run: FoundRun) -> safe_open:
+    """The file of a decomposition's directions and rows, opened. Raises NotYet where it is not there."""
     path: Path = run.folder / FILE
     if not path.is_file() or not run.leads_inside(path):
         raise NotYet(f"This decomposition has no {FILE}. Write it again: microtome decompose.")
@@ -137,10 +138,12 @@ def tensors(run: FoundRun) -> safe_open:
 
 
 def one(file: safe_open, name: str, row: int) -> np.ndarray:
+    """One row of a tensor; the rest is not read."""
     return file.get_slice(name)[row]
 
 
 def by_input(file: safe_open, name: str) -> list[list[float]]:
+    """The importance of every part on each input alone."""
     return [numbers(row) for row in file.get_tensor(f"{name}/alone")[:WIDEST]]
 
 
