@@ -130,8 +130,9 @@ def commonest(alike: Bool[Tensor, "*seeds rows rows"], parts: int) -> Common:
     """The rows that have the most others like them; those like a chosen one are not chosen."""
     waiting = alike.diagonal(dim1=-2, dim2=-1).clone()  # silent rows are not even like themselves
     rows, found = list[Tensor](), list[Tensor]()
+    voting = alike.float()  # a product counts many times as fast as a sum of booleans
     for _ in range(parts):
-        votes = (alike & waiting[..., None, :]).sum(-1) * waiting
+        votes = (voting @ waiting.float()[..., None])[..., 0] * waiting
         best = votes.argmax(-1)
         rows.append(best)
         found.append(votes.gather(-1, best[..., None])[..., 0] > 0)

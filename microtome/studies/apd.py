@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
-from microtome.notebook.page import Cell, Heading, Sentence, Table
+from microtome.notebook.page import Heading, Sentence, Table
 from microtome.parameters.apd import APD, matrices
 from microtome.parameters.decompose import Decomposition, decompose_each
 from microtome.parameters.matching import Columns, columns
@@ -184,7 +184,7 @@ def scrubbing() -> Sentence:
 
 
 def table(outcomes: list[tuple[Experiment, Outcome]]) -> Table:
-    rows: list[list[Cell]] = [
+    rows = [
         [f"{one.toys}, network {i}", f"{c.mmcs:.4f}", f"{c.ml2r:.3f}", f"{c.worst:.3f}", f"{o.seconds:.0f}"]
         for one, o in outcomes for i, c in enumerate(o.found)
     ]  # fmt: skip
@@ -193,7 +193,7 @@ def table(outcomes: list[tuple[Experiment, Outcome]]) -> Table:
 
 def across_table(spans: list[tuple[Across, list[Spanned]]]) -> Table:
     head = ("network", "functions", "own part", "in both layers", "AUROC", "within rows", "seconds")
-    rows: list[list[Cell]] = [
+    rows = [
         [f"{of.kind}, network {i}", str(len(f.own)), str(sum(f.alone)), str(sum(f.everywhere)),
          f"{f.scrubs.separation:.3f}", f"{f.scrubs.within_rows:.3f}", f"{f.seconds:.0f}"]
         for of, found in spans for i, f in enumerate(found)

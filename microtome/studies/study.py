@@ -34,10 +34,12 @@ STUDIES = {  # each module holds its study as STUDY
     "planted": "microtome.studies.planted",
     "pronoun": "microtome.studies.pronoun",
     "sanity": "microtome.studies.sanity",
+    "residual_mlp": "microtome.studies.residual_mlp",
     "scaling": "microtome.studies.scaling",
     "spd": "microtome.studies.spd",
     "shift": "microtome.studies.shift",
     "superposition": "microtome.studies.superposition",
+    "truth": "microtome.studies.truth",
     "universality": "microtome.studies.universality",
     "widths": "microtome.studies.widths",
 }

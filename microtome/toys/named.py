@@ -100,9 +100,9 @@ def residual_mlp() -> Case:
     return Case(made, Sparse(100, 0.01, low=-1.0), ("layers.0.w_in", "layers.0.w_out"), features(100), alone=0.75)
 
 
-def compressed(layers: int = 1, seed: int = 0) -> ResidualMLP:
-    """The network of 1000 dimensions before it is trained, in the 100 of them that features are embedded in."""
-    return ResidualMLP(layers=layers, generator=drawn(seed)).narrowed()
+def compressed(layers: int = 1, seed: int = 0, *, count: int = 100, neurons: int = 50) -> ResidualMLP:
+    """The network of 1000 dimensions before it is trained, in those of them that its features are embedded in."""
+    return ResidualMLP(count, 1000, neurons, layers, generator=drawn(seed)).narrowed()
 
 
 def gated_trigonometry() -> Case:
