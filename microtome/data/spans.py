@@ -2,7 +2,7 @@
 
     {"text": "The cat sat.", "labels": {"animal": [[4, 7]]}}
 
-A label of a whole text is a span from 0 to its length. A token has a label if its first visible character has. Texts
+A label of a whole text is a span from 0 to its length, or `{"text": "So good.", "label": "positive"}`. A token has a label if its first visible character has. Texts
 are held out by a hash of their number, as documents are everywhere.
 """
 
@@ -76,7 +76,8 @@ def labelled_line(line: str, where: str) -> tuple[str, Spans]:
     """The text of one line and its spans."""
     try:
         found = json.loads(line)
-        text, labels = found["text"], found["labels"]
+        text = found["text"]
+        labels = {found["label"]: [(0, len(text))]} if "label" in found else found["labels"]
         spans = {str(name): [(int(start), int(end)) for start, end in each] for name, each in labels.items()}
         assert isinstance(text, str)
     except (ValueError, KeyError, TypeError, AttributeError, AssertionError):
