@@ -2,8 +2,8 @@
 
     {"text": "The cat sat.", "labels": {"animal": [[4, 7]]}}
 
-A label of a whole text is a span from 0 to its length, or `{"text": "So good.", "label": "positive"}`. A token has a label if its first visible character has. Texts
-are held out by a hash of their number, as documents are everywhere.
+A label of a whole text is a span from 0 to its length, or `{"text": "So good.", "label": "positive"}`. A token has a
+label if its first visible character has. Texts are held out by a hash of their number, as documents are everywhere.
 """
 
 import json
