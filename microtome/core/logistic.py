@@ -1,4 +1,4 @@
-"""The weights of logistic regressions: where the mean loss and the price of large weights are least."""
+"""The weights of logistic regressions: where the mean loss and the price of large weights together are least."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
