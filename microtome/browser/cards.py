@@ -187,15 +187,14 @@ def run_card(run: FoundRun) -> RunCard:
         id=run.id, name=run.name, state=run.state, message=run.message, components=components, explained=explained,
         model=asked.model if asked else "", site=asked.site if asked else "", command=asked.command if asked else "",
         shows=run.shows, created=asked.created if asked else "", stage=asked.stage if asked else None,
-        summary=run.summary,
+        arguments=asked.arguments if asked else {}, summary=run.summary,
     )  # fmt: skip
 
 
 def run_page(run: FoundRun, opened: Opened | None) -> RunPage:
-    asked, catalog = run.run, opened.catalog if opened else None
+    catalog = opened.catalog if opened else None
     return RunPage(
         card=run_card(run),
-        arguments=asked.arguments if asked else {},
         training=training(run.folder / "training.jsonl") if run.leads_out is None else Curve(steps=[], columns={}),
         text=catalog.manifest.get("text", "") if catalog else "",
         documents=len(catalog.manifest["documents"]) if catalog else 0,

@@ -21,6 +21,7 @@ class RunCard(BaseModel):
     site: str
     command: str
     created: str
+    arguments: dict
     stage: Stage | None
     state: Literal["done", "unfinished", "unreadable"]
     message: str
@@ -46,7 +47,6 @@ class RunPage(BaseModel):
     """One run. `catalog` names the state of its catalogue: it changes whenever the catalogue is written anew."""
 
     card: RunCard
-    arguments: dict
     training: Curve
     text: str
     documents: int

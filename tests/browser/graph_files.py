@@ -7,6 +7,7 @@ from microtome.store.records import Run
 from tests.browser.sample import HOSTILE, write_run
 
 TOKENS = ["<bos>", "The", " capital", " of", " Texas", "\n"]
+PROMPT = "".join(TOKENS[1:])
 
 
 def node(id: str, layer: str, position: int, kind: str, **more: object) -> dict:
@@ -43,7 +44,7 @@ def small_graph() -> dict:
         link("2_3_4", "3_65_5", 6.0), link("0_1_4", "3_65_5", -2.0), link("E_4_4", f"2_{HOSTILE}_5", 1.0),
         link(f"2_{HOSTILE}_5", "3_66_5", 0.5),
     ]  # fmt: skip
-    metadata = {"slug": "texas", "scan": "toy", "prompt_tokens": TOKENS, "prompt": "".join(TOKENS[1:]),
+    metadata = {"slug": "texas", "scan": "toy", "prompt_tokens": TOKENS, "prompt": PROMPT,
                 "node_threshold": 0.8, "scores": {"replacement": 0.41, "completeness": 0.77}}  # fmt: skip
     return {"metadata": metadata, "qParams": {"supernodes": [["Capitals", "0_7_1", "nowhere"]]},
             "nodes": nodes, "links": links}  # fmt: skip
@@ -95,7 +96,7 @@ def write(folder: Path, command: str, held: object, **arguments: object) -> Path
 def write_all(root: Path) -> Path:
     """A graph with the dictionary of its layer 2 beside it, a patching grid, and both kinds cut off."""
     write_run(root / "layer-2")
-    write(root / "texas", "graph", small_graph(), dictionaries=["layer-2/dictionary"])
+    write(root / "texas", "graph", small_graph(), prompt=PROMPT, dictionaries=["layer-2/dictionary"])
     write(root / "crowd", "graph", crowd())
     write(root / "moved", "patch", small_patch())
     record("graph").write(root / "stopped")

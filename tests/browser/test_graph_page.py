@@ -29,6 +29,13 @@ def test_the_runs_page_leads_to_both(page) -> None:
     expect(page.get_by_role("heading", name="moved")).to_be_visible()
 
 
+def test_the_runs_page_says_what_a_graph_was_asked(page) -> None:
+    run = page.get_by_role("listitem").filter(has=page.get_by_role("link", name="texas"))
+    run.get_by_text("What was asked").click()
+    expect(run.get_by_text("layer-2/dictionary")).to_be_visible()
+    expect(run.locator(".prompt")).to_have_text("The capital of Texas")
+
+
 def test_the_scores_are_the_papers_of_what_is_shown(page, at) -> None:
     """By hand: of .8, the error has .6 × 1/4; readers are the targets (.8), 2_3_4 (.45), 2_12_5 (.2), 0_7_1 (.1125)."""
     opened(page, at["texas"])

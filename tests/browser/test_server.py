@@ -124,7 +124,7 @@ def test_a_run_is_named_by_its_id_and_by_nothing_else(client: TestClient, id: st
 
 def test_one_run_with_its_training(client: TestClient, done: str) -> None:
     page = client.get(done).json()
-    assert page["card"]["model"] == "specimen" and page["arguments"]["k"] == 32
+    assert page["card"]["model"] == "specimen" and page["card"]["arguments"]["k"] == 32
     assert page["training"]["steps"][-1] == 4000  # the line that was cut off is left out
     assert set(page["training"]["columns"]) >= {"loss", "explained_variance", "l0", "dead_fraction"}
     assert page["text"] == "Python standard library, held-out modules"

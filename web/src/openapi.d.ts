@@ -38,18 +38,49 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/runs/{id}/vocabulary": {
+    "/api/runs/{id}/card": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        /**
-         * Vocabulary
-         * @description The text of every token id. Ask with ?catalog= as the run's page gives it: the answer is kept for good.
-         */
-        get: operations["vocabulary_api_runs__id__vocabulary_get"];
+        /** Card */
+        get: operations["card_api_runs__id__card_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/runs/{id}/circuit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Circuit */
+        get: operations["circuit_api_runs__id__circuit_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/runs/{id}/compare": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Compare */
+        get: operations["compare_api_runs__id__compare_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -92,15 +123,15 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/runs/{id}/search/words": {
+    "/api/runs/{id}/dynamics": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        /** Words */
-        get: operations["words_api_runs__id__search_words_get"];
+        /** Dynamics */
+        get: operations["dynamics_api_runs__id__dynamics_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -109,34 +140,17 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/runs/{id}/search/token": {
+    "/api/runs/{id}/fire": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        /** Token */
-        get: operations["token_api_runs__id__search_token_get"];
+        get?: never;
         put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/runs/{id}/search/example": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** Example */
-        get: operations["example_api_runs__id__search_example_get"];
-        put?: never;
-        post?: never;
+        /** Fire */
+        post: operations["fire_api_runs__id__fire_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -180,32 +194,35 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/runs/{id}/patch": {
+    "/api/runs/{id}/intervene": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        /** Patch */
-        get: operations["patch_api_runs__id__patch_get"];
+        get?: never;
         put?: never;
-        post?: never;
+        /** Intervene */
+        post: operations["intervene_api_runs__id__intervene_post"];
         delete?: never;
         options?: never;
         head?: never;
         patch?: never;
         trace?: never;
     };
-    "/api/runs/{id}/circuit": {
+    "/api/runs/{id}/page.html": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        /** Circuit */
-        get: operations["circuit_api_runs__id__circuit_get"];
+        /**
+         * Drawn
+         * @description The page that a study wrote, under a policy of its own: it can do nothing but be read.
+         */
+        get: operations["drawn_api_runs__id__page_html_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -248,15 +265,15 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/runs/{id}/study": {
+    "/api/runs/{id}/patch": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        /** Study */
-        get: operations["study_api_runs__id__study_get"];
+        /** Patch */
+        get: operations["patch_api_runs__id__patch_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -265,18 +282,15 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/runs/{id}/page.html": {
+    "/api/runs/{id}/search/example": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        /**
-         * Drawn
-         * @description The page that a study wrote, under a policy of its own: it can do nothing but be read.
-         */
-        get: operations["drawn_api_runs__id__page_html_get"];
+        /** Example */
+        get: operations["example_api_runs__id__search_example_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -285,15 +299,15 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/runs/{id}/dynamics": {
+    "/api/runs/{id}/search/token": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        /** Dynamics */
-        get: operations["dynamics_api_runs__id__dynamics_get"];
+        /** Token */
+        get: operations["token_api_runs__id__search_token_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -302,32 +316,15 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/runs/{id}/card": {
+    "/api/runs/{id}/search/words": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        /** Card */
-        get: operations["card_api_runs__id__card_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/runs/{id}/compare": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** Compare */
-        get: operations["compare_api_runs__id__compare_get"];
+        /** Words */
+        get: operations["words_api_runs__id__search_words_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -353,34 +350,37 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/runs/{id}/fire": {
+    "/api/runs/{id}/study": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /** Study */
+        get: operations["study_api_runs__id__study_get"];
         put?: never;
-        /** Fire */
-        post: operations["fire_api_runs__id__fire_post"];
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
         patch?: never;
         trace?: never;
     };
-    "/api/runs/{id}/intervene": {
+    "/api/runs/{id}/vocabulary": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /**
+         * Vocabulary
+         * @description The text of every token id. Ask with ?catalog= as the run's page gives it: the answer is kept for good.
+         */
+        get: operations["vocabulary_api_runs__id__vocabulary_get"];
         put?: never;
-        /** Intervene */
-        post: operations["intervene_api_runs__id__intervene_post"];
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -400,18 +400,18 @@ export interface components {
          *     mutual and at `least` or nearer, `shared_by_chance` the same by chance.
          */
         Alike: {
-            /** Partner */
-            partner: number[];
-            /** Nearness */
-            nearness: number[];
-            /** Mutual */
-            mutual: boolean[];
-            /** Least */
-            least: number;
-            /** Shared */
-            shared: number;
             /** Chance */
             chance?: number | null;
+            /** Least */
+            least: number;
+            /** Mutual */
+            mutual: boolean[];
+            /** Nearness */
+            nearness: number[];
+            /** Partner */
+            partner: number[];
+            /** Shared */
+            shared: number;
             /** Shared By Chance */
             shared_by_chance?: number | null;
         };
@@ -423,44 +423,44 @@ export interface components {
          *     and why. Written anew after every stage; `stage` is "done" at the end.
          */
         Card: {
+            /** Baselines */
+            baselines: {
+                [key: string]: string;
+            };
+            /** Dictionary */
+            dictionary: string;
+            /** Documents */
+            documents: number;
+            /** Facts */
+            facts: components["schemas"]["Fact"][];
+            /** Held Out Tokens */
+            held_out_tokens: number;
+            /** Model */
+            model: string;
+            /** Notes */
+            notes: string[];
+            /** Peak Memory Bytes */
+            peak_memory_bytes: number;
+            /** Processor Seconds */
+            processor_seconds: number;
+            /** Rows */
+            rows: components["schemas"]["CardRow"][];
             /**
              * Schema
              * @default microtome/card/1
              * @constant
              */
             schema: "microtome/card/1";
-            /** Dictionary */
-            dictionary: string;
-            /** Model */
-            model: string;
-            /** Site */
-            site: string;
-            /** Width */
-            width: number;
-            /** Baselines */
-            baselines: {
-                [key: string]: string;
-            };
-            /** Training Tokens */
-            training_tokens: number;
-            /** Held Out Tokens */
-            held_out_tokens: number;
-            /** Documents */
-            documents: number;
-            /** Stage */
-            stage: string;
             /** Seconds */
             seconds: number;
-            /** Processor Seconds */
-            processor_seconds: number;
-            /** Peak Memory Bytes */
-            peak_memory_bytes: number;
-            /** Rows */
-            rows: components["schemas"]["CardRow"][];
-            /** Facts */
-            facts: components["schemas"]["Fact"][];
-            /** Notes */
-            notes: string[];
+            /** Site */
+            site: string;
+            /** Stage */
+            stage: string;
+            /** Training Tokens */
+            training_tokens: number;
+            /** Width */
+            width: number;
         };
         /**
          * CardRow
@@ -469,13 +469,6 @@ export interface components {
          *     `about` says what is measured, in one sentence, with units; `best` in which direction is better, if there is one.
          */
         CardRow: {
-            /** Name */
-            name: string;
-            /**
-             * Group
-             * @enum {string}
-             */
-            group: "reconstruction" | "activity" | "faithfulness" | "probing" | "absorption" | "biases" | "structure";
             /** About */
             about: string;
             /**
@@ -483,6 +476,13 @@ export interface components {
              * @enum {string}
              */
             best: "high" | "low" | "one" | "none";
+            /**
+             * Group
+             * @enum {string}
+             */
+            group: "reconstruction" | "activity" | "faithfulness" | "probing" | "absorption" | "biases" | "structure";
+            /** Name */
+            name: string;
             /** Scores */
             scores: {
                 [key: string]: components["schemas"]["Scored"];
@@ -497,12 +497,12 @@ export interface components {
             counts: number[];
             /** Faithfulness */
             faithfulness: (number | null)[];
+            /** High */
+            high: (number | null)[];
             /** Low */
             low: (number | null)[];
             /** Mean */
             mean: (number | null)[];
-            /** High */
-            high: (number | null)[];
         };
         /**
          * CircuitPage
@@ -510,52 +510,52 @@ export interface components {
          */
         CircuitPage: {
             card: components["schemas"]["RunCard"];
-            /** Task */
-            task: string;
-            /** Method */
-            method: string;
-            /** Kind */
-            kind: string;
-            /** Measure */
-            measure: string;
-            /** Example */
-            example: string[];
-            /** Training Pairs */
-            training_pairs: number;
-            /** Held Out Pairs */
-            held_out_pairs: number;
-            /** Whole */
-            whole: number | null;
-            /** Nothing */
-            nothing: number | null;
-            /** Layers */
-            layers: number;
-            /** Heads */
-            heads: number;
-            /** Total */
-            total: number;
             /** Count */
             count: number;
-            /** Reached */
-            reached: number;
+            curve: components["schemas"]["CircuitCurve"];
+            /** Example */
+            example: string[];
+            /** Heads */
+            heads: number;
+            /** Held Out Pairs */
+            held_out_pairs: number;
+            judged: components["schemas"]["Judged"];
+            /** Kind */
+            kind: string;
+            /** Layers */
+            layers: number;
+            /** Measure */
+            measure: string;
+            /** Method */
+            method: string;
+            /** Nothing */
+            nothing: number | null;
             /** Places */
             places: components["schemas"]["Place"][];
+            /** Reached */
+            reached: number;
+            /** Task */
+            task: string;
+            /** Total */
+            total: number;
+            /** Training Pairs */
+            training_pairs: number;
             /** Units */
             units: components["schemas"]["Unit"][];
-            curve: components["schemas"]["CircuitCurve"];
-            judged: components["schemas"]["Judged"];
+            /** Whole */
+            whole: number | null;
         };
         /**
          * ClaimShown
          * @description One claim. `expected` is in words, tolerance and all.
          */
         ClaimShown: {
-            /** Name */
-            name: string;
             /** Expected */
             expected: string;
             /** Found */
             found: number | null;
+            /** Name */
+            name: string;
             /** Ok */
             ok: boolean;
             /** Source */
@@ -566,13 +566,13 @@ export interface components {
          * @description Two dictionaries, and the nearest in the second of each component of the first (-1: none), by either measure.
          */
         ComparePage: {
+            active: components["schemas"]["Alike"] | null;
             card: components["schemas"]["RunCard"];
             first: components["schemas"]["Side"];
-            second: components["schemas"]["Side"];
-            written: components["schemas"]["Alike"] | null;
-            active: components["schemas"]["Alike"] | null;
             /** Notes */
             notes: string[];
+            second: components["schemas"]["Side"];
+            written: components["schemas"]["Alike"] | null;
         };
         /**
          * ComponentCard
@@ -585,24 +585,24 @@ export interface components {
             count: number;
             /** Density */
             density: number;
-            /** Max */
-            max: number;
-            /** Mean */
-            mean: number;
-            /** Histogram */
-            histogram: number[];
-            /** Histogram End */
-            histogram_end: number;
             /** Explanations */
             explanations: components["schemas"]["Said"][];
             /** Groups */
             groups: components["schemas"]["Group"][];
+            /** Histogram */
+            histogram: number[];
+            /** Histogram End */
+            histogram_end: number;
+            /** Max */
+            max: number;
+            /** Mean */
+            mean: number;
+            /** Neighbours */
+            neighbours: components["schemas"]["Neighbour"][];
             /** Promoted */
             promoted: components["schemas"]["Logit"][];
             /** Suppressed */
             suppressed: components["schemas"]["Logit"][];
-            /** Neighbours */
-            neighbours: components["schemas"]["Neighbour"][];
         };
         /**
          * Components
@@ -611,16 +611,16 @@ export interface components {
         Components: {
             /** Density */
             density: number[];
+            /** Explanation */
+            explanation: (string | null)[];
             /** Max */
             max: number[];
             /** Mean */
             mean: number[];
-            /** Score */
-            score: (number | null)[];
-            /** Explanation */
-            explanation: (string | null)[];
             /** Peak */
             peak: (number | null)[];
+            /** Score */
+            score: (number | null)[];
             /** X */
             x: (number | null)[];
             /** Y */
@@ -631,31 +631,31 @@ export interface components {
          * @description The training log as columns of equal length; null where a step did not log a figure.
          */
         Curve: {
-            /** Steps */
-            steps: number[];
             /** Columns */
             columns: {
                 [key: string]: (number | null)[];
             };
+            /** Steps */
+            steps: number[];
         };
         /**
          * DynamicsPage
          * @description Curves and profiles over the same checkpoints.
          */
         DynamicsPage: {
-            card: components["schemas"]["RunCard"];
-            /** Model */
-            model: string;
             /** About */
             about: string;
-            /** Steps */
-            steps: number[];
+            card: components["schemas"]["RunCard"];
             /** Curves */
             curves: components["schemas"]["StepCurve"][];
-            /** Profiles */
-            profiles: components["schemas"]["Profile"][];
+            /** Model */
+            model: string;
             /** Phases */
             phases: components["schemas"]["Phase"][];
+            /** Profiles */
+            profiles: components["schemas"]["Profile"][];
+            /** Steps */
+            steps: number[];
         };
         /**
          * EffectGrid
@@ -663,18 +663,18 @@ export interface components {
          */
         EffectGrid: {
             card: components["schemas"]["RunCard"];
-            /** Sites */
-            sites: string[];
-            /** Tokens */
-            tokens: string[];
-            /** Effect */
-            effect: (number | null)[][];
             /** Clean */
             clean: string;
             /** Corrupt */
             corrupt: string;
+            /** Effect */
+            effect: (number | null)[][];
             /** Measure */
             measure: string;
+            /** Sites */
+            sites: string[];
+            /** Tokens */
+            tokens: string[];
         };
         /**
          * Endured
@@ -683,38 +683,38 @@ export interface components {
          *     `rounded` is by threshold, `adversarial` by steps of ascent.
          */
         Endured: {
-            /** Unmasked */
-            unmasked: number;
+            /** Adversarial */
+            adversarial: {
+                [key: string]: number;
+            };
             /** Importance */
             importance: number;
+            /** L0 */
+            l0: number;
+            /** Nothing */
+            nothing: number;
             /** Rounded */
             rounded: {
                 [key: string]: number;
             };
             /** Stochastic */
             stochastic: number;
-            /** Adversarial */
-            adversarial: {
-                [key: string]: number;
-            };
-            /** Nothing */
-            nothing: number;
-            /** L0 */
-            l0: number;
             /** Unfaithful */
             unfaithful: number;
+            /** Unmasked */
+            unmasked: number;
         };
         /**
          * Entry
          * @description One entry of a row of inputs, or one token of it; `here` marks the token on which the part was looked at.
          */
         Entry: {
+            /** Here */
+            here: boolean;
             /** Name */
             name: string;
             /** Value */
             value: number;
-            /** Here */
-            here: boolean;
         };
         /**
          * Fact
@@ -725,22 +725,22 @@ export interface components {
          *     activations. `tokens` are the held-out tokens that have the label.
          */
         Fact: {
-            /** Name */
-            name: string;
-            /** Tokens */
-            tokens: number;
+            chance: components["schemas"]["Scored"];
             /** Component */
             component: number;
-            /** Sign */
-            sign: number;
-            /** Threshold */
-            threshold: number;
+            linear: components["schemas"]["Scored"];
+            /** Name */
+            name: string;
             /** Scores */
             scores: {
                 [key: string]: components["schemas"]["Scored"];
             };
-            chance: components["schemas"]["Scored"];
-            linear: components["schemas"]["Scored"];
+            /** Sign */
+            sign: number;
+            /** Threshold */
+            threshold: number;
+            /** Tokens */
+            tokens: number;
         };
         /**
          * Figures
@@ -752,26 +752,26 @@ export interface components {
          *     explained_fraction the share of live components whose explanation scores at least .8 balanced accuracy held out.
          */
         Figures: {
+            /** Ce Recovered */
+            ce_recovered?: number | null;
+            /** Dead Fraction */
+            dead_fraction?: number | null;
+            /** Explained Fraction */
+            explained_fraction?: number | null;
             /** Explained Variance */
             explained_variance: number;
             /** L0 */
             l0: number;
-            /** Dead Fraction */
-            dead_fraction?: number | null;
-            /** Ce Recovered */
-            ce_recovered?: number | null;
-            /** Explained Fraction */
-            explained_fraction?: number | null;
         };
         /**
          * Fired
          * @description What fired on a text: row t of `components` and `values` belongs to `tokens[t]`, strongest first.
          */
         Fired: {
-            /** Tokens */
-            tokens: string[];
             /** Components */
             components: number[][];
+            /** Tokens */
+            tokens: string[];
             /** Values */
             values: number[][];
         };
@@ -784,10 +784,10 @@ export interface components {
         Found: {
             /** Components */
             components: number[];
-            /** Weight */
-            weight: number[];
             /** Total */
             total: number;
+            /** Weight */
+            weight: number[];
         };
         /**
          * GraphLinks
@@ -809,33 +809,33 @@ export interface components {
          *     sources were worked out at all.
          */
         GraphNode: {
+            /** Activation */
+            activation: number | null;
+            /** Dropped */
+            dropped: number;
+            /** Explored */
+            explored: boolean;
             /** Id */
             id: string;
+            /** Index */
+            index: number | null;
+            /** Influence */
+            influence: number | null;
             /**
              * Kind
              * @enum {string}
              */
             kind: "feature" | "error" | "token" | "target";
+            /** Label */
+            label: string;
             /** Layer */
             layer: number;
             /** Position */
             position: number;
-            /** Index */
-            index: number | null;
-            /** Label */
-            label: string;
-            /** Run */
-            run: string | null;
-            /** Influence */
-            influence: number | null;
-            /** Activation */
-            activation: number | null;
             /** Probability */
             probability: number | null;
-            /** Dropped */
-            dropped: number;
-            /** Explored */
-            explored: boolean;
+            /** Run */
+            run: string | null;
         };
         /**
          * GraphPage
@@ -845,13 +845,17 @@ export interface components {
          */
         GraphPage: {
             card: components["schemas"]["RunCard"];
-            /** Prompt */
-            prompt: string;
-            /** Tokens */
-            tokens: string[];
+            /** Interventions */
+            interventions: {
+                [key: string]: number;
+            };
+            links: components["schemas"]["GraphLinks"];
+            /** Message */
+            message: string;
             /** Nodes */
             nodes: components["schemas"]["GraphNode"][];
-            links: components["schemas"]["GraphLinks"];
+            /** Prompt */
+            prompt: string;
             /** Scores */
             scores: {
                 [key: string]: number;
@@ -860,26 +864,22 @@ export interface components {
             settings: {
                 [key: string]: number;
             };
-            /** Interventions */
-            interventions: {
-                [key: string]: number;
-            };
             /** Supernodes */
             supernodes: components["schemas"]["Supernode"][];
-            /** Message */
-            message: string;
+            /** Tokens */
+            tokens: string[];
         };
         /** Group */
         Group: {
-            /** Name */
-            name: string;
             /** Examples */
             examples: components["schemas"]["Shown"][];
+            /** Name */
+            name: string;
         };
         /** Intervened */
         Intervened: {
-            targets: components["schemas"]["MovedNodes"];
             components: components["schemas"]["MovedNodes"];
+            targets: components["schemas"]["MovedNodes"];
         };
         /**
          * Intervention
@@ -892,13 +892,13 @@ export interface components {
             changes: {
                 [key: string]: number;
             };
-            /** Watch */
-            watch: string[];
             /**
              * Hold Attention
              * @default true
              */
             hold_attention: boolean;
+            /** Watch */
+            watch: string[];
         };
         /**
          * Judged
@@ -909,30 +909,30 @@ export interface components {
          *     losing the same units, in the mean and at worst; `minimality` what the weakest units are worth, by name.
          */
         Judged: {
-            /** Faithfulness */
-            faithfulness: number;
-            /** Cpr */
-            cpr: number;
             /** Cmd */
             cmd: number;
-            /** Random Mean */
-            random_mean: number;
-            /** Random Low */
-            random_low: number;
-            /** Random High */
-            random_high: number;
-            /** P */
-            p: number;
             /** Completeness Mean */
             completeness_mean: number;
             /** Completeness Worst */
             completeness_worst: number;
             /** Completeness Worst Set */
             completeness_worst_set: string[];
+            /** Cpr */
+            cpr: number;
+            /** Faithfulness */
+            faithfulness: number;
             /** Minimality */
             minimality: {
                 [key: string]: number;
             };
+            /** P */
+            p: number;
+            /** Random High */
+            random_high: number;
+            /** Random Low */
+            random_low: number;
+            /** Random Mean */
+            random_mean: number;
             stability: components["schemas"]["Overlap"] | null;
         };
         /** Logit */
@@ -947,16 +947,16 @@ export interface components {
          * @description What some nodes did, as columns (see microtome.core.session.Moved); null is a number too large to be told.
          */
         MovedNodes: {
-            /** Nodes */
-            nodes: string[];
             /** Before */
             before: (number | null)[];
-            /** Predicted */
-            predicted: (number | null)[];
             /** Measured */
             measured: (number | null)[];
+            /** Nodes */
+            nodes: string[];
             /** Pearson */
             pearson: number | null;
+            /** Predicted */
+            predicted: (number | null)[];
             /** Spearman */
             spearman: number | null;
         };
@@ -976,12 +976,12 @@ export interface components {
          * @description How much circuits share that were found on resampled pairs (Jaccard): the mean, and where 95% of them lie.
          */
         Overlap: {
-            /** Mean */
-            mean: number;
-            /** Low */
-            low: number;
             /** High */
             high: number;
+            /** Low */
+            low: number;
+            /** Mean */
+            mean: number;
             /** Stable */
             stable: boolean;
         };
@@ -990,20 +990,20 @@ export interface components {
          * @description One part: what it reads and writes, rows on which it matters, and the parts that matter with it.
          */
         PartCard: {
-            /** Part */
-            part: number;
-            /** Weight */
-            weight: number;
             /** Index */
             index: number;
-            /** Read */
-            read: number[];
-            /** Write */
-            write: number[];
-            /** Rows */
-            rows: components["schemas"]["PartRow"][];
+            /** Part */
+            part: number;
             /** Partners */
             partners: components["schemas"]["Partner"][];
+            /** Read */
+            read: number[];
+            /** Rows */
+            rows: components["schemas"]["PartRow"][];
+            /** Weight */
+            weight: number;
+            /** Write */
+            write: number[];
         };
         /**
          * PartRow
@@ -1012,10 +1012,10 @@ export interface components {
         PartRow: {
             /** Activation */
             activation: number;
-            /** Importance */
-            importance: number;
             /** Entries */
             entries: components["schemas"]["Entry"][];
+            /** Importance */
+            importance: number;
         };
         /**
          * Partner
@@ -1033,25 +1033,25 @@ export interface components {
          */
         PartsPage: {
             card: components["schemas"]["RunCard"];
+            /** Distance */
+            distance: string;
+            endured: components["schemas"]["Endured"];
+            /** Importance Is */
+            importance_is: string;
+            /** Inputs */
+            inputs: string[];
+            /** Kept */
+            kept: number;
+            /** Losses */
+            losses: (number | null)[];
             /** Method */
             method: string;
+            /** Rows */
+            rows: number;
             /** Settings */
             settings: {
                 [key: string]: string;
             };
-            /** Importance Is */
-            importance_is: string;
-            /** Distance */
-            distance: string;
-            /** Losses */
-            losses: (number | null)[];
-            /** Kept */
-            kept: number;
-            /** Rows */
-            rows: number;
-            /** Inputs */
-            inputs: string[];
-            endured: components["schemas"]["Endured"];
             /** Weights */
             weights: components["schemas"]["Weight"][];
         };
@@ -1060,24 +1060,24 @@ export interface components {
          * @description From one step to another, the last included.
          */
         Phase: {
-            /** Name */
-            name: string;
             /** First */
             first: number;
             /** Last */
             last: number;
+            /** Name */
+            name: string;
         };
         /**
          * Place
          * @description What writes or reads: the embedding (layer -1), a head, an MLP (head -1), or the logits (the layer after all).
          */
         Place: {
-            /** Name */
-            name: string;
-            /** Layer */
-            layer: number;
             /** Head */
             head: number;
+            /** Layer */
+            layer: number;
+            /** Name */
+            name: string;
         };
         /**
          * Problem
@@ -1092,12 +1092,12 @@ export interface components {
          * @description Several numbers at each step, one for each member: row i is step i.
          */
         Profile: {
+            /** Members */
+            members: string[];
             /** Name */
             name: string;
             /** Unit */
             unit: string;
-            /** Members */
-            members: string[];
             /** Values */
             values: (number | null)[][];
         };
@@ -1106,28 +1106,43 @@ export interface components {
          * @description Text to run the model on, and optionally the one component to watch.
          */
         Question: {
-            /** Text */
-            text: string;
             /** Component */
             component?: number | null;
+            /** Text */
+            text: string;
         };
         /**
          * RunCard
          * @description One run in the list. `shows` is its page; `message` says what is wrong, and is empty where nothing is.
          */
         RunCard: {
-            /** Id */
-            id: string;
-            /** Name */
-            name: string;
-            /** Model */
-            model: string;
-            /** Site */
-            site: string;
+            /** Arguments */
+            arguments: {
+                [key: string]: unknown;
+            };
             /** Command */
             command: string;
+            /** Components */
+            components: number | null;
             /** Created */
             created: string;
+            /** Explained */
+            explained: number;
+            /** Id */
+            id: string;
+            /** Message */
+            message: string;
+            /** Model */
+            model: string;
+            /** Name */
+            name: string;
+            /**
+             * Shows
+             * @enum {string}
+             */
+            shows: "dictionary" | "graph" | "patch" | "circuit" | "parts" | "study" | "dynamics" | "compare" | "card";
+            /** Site */
+            site: string;
             /** Stage */
             stage: ("load" | "harvest" | "fit" | "catalog" | "explain" | "measure" | "done") | null;
             /**
@@ -1135,17 +1150,6 @@ export interface components {
              * @enum {string}
              */
             state: "done" | "unfinished" | "unreadable";
-            /** Message */
-            message: string;
-            /**
-             * Shows
-             * @enum {string}
-             */
-            shows: "dictionary" | "graph" | "patch" | "circuit" | "parts" | "study" | "dynamics" | "compare" | "card";
-            /** Components */
-            components: number | null;
-            /** Explained */
-            explained: number;
             summary: components["schemas"]["Summary"] | null;
         };
         /** RunList */
@@ -1161,49 +1165,45 @@ export interface components {
          */
         RunPage: {
             card: components["schemas"]["RunCard"];
-            /** Arguments */
-            arguments: {
-                [key: string]: unknown;
-            };
-            training: components["schemas"]["Curve"];
-            /** Text */
-            text: string;
-            /** Documents */
-            documents: number;
-            /** Context */
-            context: number;
-            /** Tokens Seen */
-            tokens_seen: number;
             /** Catalog */
             catalog: string;
+            /** Context */
+            context: number;
+            /** Documents */
+            documents: number;
+            /** Text */
+            text: string;
+            /** Tokens Seen */
+            tokens_seen: number;
+            training: components["schemas"]["Curve"];
         };
         /**
          * Said
          * @description An explanation, with how well it holds on held-out text (see microtome.store.notes.Explanation).
          */
         Said: {
-            /** Method */
-            method: string;
-            /** Text */
-            text: string;
-            /** Score */
-            score: number | null;
-            /** Low */
-            low: number | null;
-            /** High */
-            high: number | null;
-            /** Chance */
-            chance: number | null;
             /** Baseline */
             baseline: number | null;
-            /** Positives */
-            positives: number;
-            /** Negatives */
-            negatives: number;
+            /** Chance */
+            chance: number | null;
             /** Evidence */
             evidence: {
                 [key: string]: unknown;
             };
+            /** High */
+            high: number | null;
+            /** Low */
+            low: number | null;
+            /** Method */
+            method: string;
+            /** Negatives */
+            negatives: number;
+            /** Positives */
+            positives: number;
+            /** Score */
+            score: number | null;
+            /** Text */
+            text: string;
         };
         /**
          * Scored
@@ -1213,13 +1213,13 @@ export interface components {
          *     interval over seeds.
          */
         Scored: {
+            fits?: components["schemas"]["Scored"] | null;
             /** Found */
             found: number | null;
-            /** Low */
-            low?: number | null;
             /** High */
             high?: number | null;
-            fits?: components["schemas"]["Scored"] | null;
+            /** Low */
+            low?: number | null;
         };
         /**
          * ScoresPage
@@ -1227,58 +1227,58 @@ export interface components {
          */
         ScoresPage: {
             card: components["schemas"]["RunCard"];
+            measured: components["schemas"]["Card"];
             /** Run */
             run: string | null;
-            measured: components["schemas"]["Card"];
         };
         /**
          * SessionState
          * @description Whether the model of a run is ready to be asked.
          */
         SessionState: {
+            /** Message */
+            message: string;
             /**
              * State
              * @enum {string}
              */
             state: "asleep" | "loading" | "ready" | "failed";
-            /** Message */
-            message: string;
         };
         /**
          * Shown
          * @description One window. `at` are the places of its tokens where the component fires, `values` how strongly.
          */
         Shown: {
-            /** Window */
-            window: number;
-            /** Position */
-            position: number;
-            /** Document */
-            document: string;
-            /** Tokens */
-            tokens: number[];
             /** At */
             at: number[];
+            /** Document */
+            document: string;
+            /** Position */
+            position: number;
+            /** Tokens */
+            tokens: number[];
             /** Values */
             values: number[];
+            /** Window */
+            window: number;
         };
         /**
          * Side
          * @description One of the two dictionaries. `run` is the id of a run of that name on the shelf, where there is one.
          */
         Side: {
-            /** Run */
-            run: string | null;
-            /** Name */
-            name: string;
-            /** Model */
-            model: string;
-            /** Site */
-            site: string;
             /** Density */
             density: number[];
+            /** Model */
+            model: string;
+            /** Name */
+            name: string;
+            /** Run */
+            run: string | null;
             /** Said */
             said: (string | null)[];
+            /** Site */
+            site: string;
         };
         /**
          * StepCurve
@@ -1298,62 +1298,62 @@ export interface components {
          */
         StudyPage: {
             card: components["schemas"]["RunCard"];
-            /** Study */
-            study: string;
+            /** Claims */
+            claims: components["schemas"]["ClaimShown"][];
+            /** Drawn */
+            drawn: boolean;
             /** Paper */
             paper: string;
             /** Seconds */
             seconds: number;
-            /** Claims */
-            claims: components["schemas"]["ClaimShown"][];
             /** Settings */
             settings: {
                 [key: string]: string;
             };
+            /** Study */
+            study: string;
             /** Version */
             version: string;
-            /** Drawn */
-            drawn: boolean;
         };
         /**
          * Summary
          * @description summary.json: the figures of a dissection, each beside its baselines.
          */
         Summary: {
+            /** Baselines */
+            baselines: {
+                [key: string]: components["schemas"]["Figures"];
+            };
+            /** Ce Recovered */
+            ce_recovered?: number | null;
+            /** Dead Fraction */
+            dead_fraction?: number | null;
+            /** Explained Fraction */
+            explained_fraction?: number | null;
+            /** Explained Variance */
+            explained_variance: number;
+            /** K */
+            k: number;
+            /** L0 */
+            l0: number;
+            /** Model */
+            model: string;
+            /** Peak Memory Bytes */
+            peak_memory_bytes: number;
             /**
              * Schema
              * @default microtome/summary/1
              * @constant
              */
             schema: "microtome/summary/1";
-            /** Explained Variance */
-            explained_variance: number;
-            /** L0 */
-            l0: number;
-            /** Dead Fraction */
-            dead_fraction?: number | null;
-            /** Ce Recovered */
-            ce_recovered?: number | null;
-            /** Explained Fraction */
-            explained_fraction?: number | null;
-            /** Model */
-            model: string;
-            /** Site */
-            site: string;
-            /** Width */
-            width: number;
-            /** K */
-            k: number;
-            /** Tokens */
-            tokens: number;
             /** Seconds */
             seconds: number;
-            /** Peak Memory Bytes */
-            peak_memory_bytes: number;
-            /** Baselines */
-            baselines: {
-                [key: string]: components["schemas"]["Figures"];
-            };
+            /** Site */
+            site: string;
+            /** Tokens */
+            tokens: number;
+            /** Width */
+            width: number;
         };
         /**
          * Supernode
@@ -1374,14 +1374,14 @@ export interface components {
         Unit: {
             /** Name */
             name: string;
+            /** Role */
+            role: string;
             /** Score */
             score: number;
             /** Source */
             source: number;
             /** Target */
             target: number | null;
-            /** Role */
-            role: string;
         };
         /**
          * Weight
@@ -1390,24 +1390,24 @@ export interface components {
          *     `by_input` is the importance of each part where one input is on alone; empty where that is not known.
          */
         Weight: {
-            /** Name */
-            name: string;
-            /** Reads */
-            reads: number;
-            /** Writes */
-            writes: number;
-            /** Alive */
-            alive: number;
-            /** Size */
-            size: number[];
             /** Activation */
             activation: number[];
+            /** Alive */
+            alive: number;
+            /** By Input */
+            by_input: number[][];
             /** Importance */
             importance: number[];
             /** Matters */
             matters: number[];
-            /** By Input */
-            by_input: number[][];
+            /** Name */
+            name: string;
+            /** Reads */
+            reads: number;
+            /** Size */
+            size: number[];
+            /** Writes */
+            writes: number;
         };
     };
     responses: never;
@@ -1532,7 +1532,7 @@ export interface operations {
             };
         };
     };
-    vocabulary_api_runs__id__vocabulary_get: {
+    card_api_runs__id__card_get: {
         parameters: {
             query?: never;
             header?: never;
@@ -1549,7 +1549,123 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": string[];
+                    "application/json": components["schemas"]["ScoresPage"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    circuit_api_runs__id__circuit_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CircuitPage"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    compare_api_runs__id__compare_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ComparePage"];
                 };
             };
             /** @description Not Found */
@@ -1707,11 +1823,9 @@ export interface operations {
             };
         };
     };
-    words_api_runs__id__search_words_get: {
+    dynamics_api_runs__id__dynamics_get: {
         parameters: {
-            query: {
-                words: string;
-            };
+            query?: never;
             header?: never;
             path: {
                 id: string;
@@ -1726,7 +1840,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Found"];
+                    "application/json": components["schemas"]["DynamicsPage"];
                 };
             };
             /** @description Not Found */
@@ -1767,18 +1881,20 @@ export interface operations {
             };
         };
     };
-    token_api_runs__id__search_token_get: {
+    fire_api_runs__id__fire_post: {
         parameters: {
-            query: {
-                token: string;
-            };
+            query?: never;
             header?: never;
             path: {
                 id: string;
             };
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Question"];
+            };
+        };
         responses: {
             /** @description Successful Response */
             200: {
@@ -1786,67 +1902,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Found"];
-                };
-            };
-            /** @description Not Found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description Conflict */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description Unprocessable Entity */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description Service Unavailable */
-            503: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    example_api_runs__id__search_example_get: {
-        parameters: {
-            query: {
-                text: string;
-            };
-            header?: never;
-            path: {
-                id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Found"];
+                    "application/json": components["schemas"]["Fired"];
                 };
             };
             /** @description Not Found */
@@ -2006,7 +2062,7 @@ export interface operations {
             };
         };
     };
-    patch_api_runs__id__patch_get: {
+    intervene_api_runs__id__intervene_post: {
         parameters: {
             query?: never;
             header?: never;
@@ -2015,7 +2071,11 @@ export interface operations {
             };
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Intervention"];
+            };
+        };
         responses: {
             /** @description Successful Response */
             200: {
@@ -2023,7 +2083,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["EffectGrid"];
+                    "application/json": components["schemas"]["Intervened"];
                 };
             };
             /** @description Not Found */
@@ -2064,7 +2124,7 @@ export interface operations {
             };
         };
     };
-    circuit_api_runs__id__circuit_get: {
+    drawn_api_runs__id__page_html_get: {
         parameters: {
             query?: never;
             header?: never;
@@ -2080,9 +2140,7 @@ export interface operations {
                 headers: {
                     [name: string]: unknown;
                 };
-                content: {
-                    "application/json": components["schemas"]["CircuitPage"];
-                };
+                content?: never;
             };
             /** @description Not Found */
             404: {
@@ -2239,7 +2297,7 @@ export interface operations {
             };
         };
     };
-    study_api_runs__id__study_get: {
+    patch_api_runs__id__patch_get: {
         parameters: {
             query?: never;
             header?: never;
@@ -2256,7 +2314,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["StudyPage"];
+                    "application/json": components["schemas"]["EffectGrid"];
                 };
             };
             /** @description Not Found */
@@ -2297,65 +2355,11 @@ export interface operations {
             };
         };
     };
-    drawn_api_runs__id__page_html_get: {
+    example_api_runs__id__search_example_get: {
         parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                id: string;
+            query: {
+                text: string;
             };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description Not Found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description Conflict */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description Unprocessable Entity */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description Service Unavailable */
-            503: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    dynamics_api_runs__id__dynamics_get: {
-        parameters: {
-            query?: never;
             header?: never;
             path: {
                 id: string;
@@ -2370,7 +2374,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["DynamicsPage"];
+                    "application/json": components["schemas"]["Found"];
                 };
             };
             /** @description Not Found */
@@ -2411,9 +2415,11 @@ export interface operations {
             };
         };
     };
-    card_api_runs__id__card_get: {
+    token_api_runs__id__search_token_get: {
         parameters: {
-            query?: never;
+            query: {
+                token: string;
+            };
             header?: never;
             path: {
                 id: string;
@@ -2428,7 +2434,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ScoresPage"];
+                    "application/json": components["schemas"]["Found"];
                 };
             };
             /** @description Not Found */
@@ -2469,9 +2475,11 @@ export interface operations {
             };
         };
     };
-    compare_api_runs__id__compare_get: {
+    words_api_runs__id__search_words_get: {
         parameters: {
-            query?: never;
+            query: {
+                words: string;
+            };
             header?: never;
             path: {
                 id: string;
@@ -2486,7 +2494,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ComparePage"];
+                    "application/json": components["schemas"]["Found"];
                 };
             };
             /** @description Not Found */
@@ -2585,7 +2593,7 @@ export interface operations {
             };
         };
     };
-    fire_api_runs__id__fire_post: {
+    study_api_runs__id__study_get: {
         parameters: {
             query?: never;
             header?: never;
@@ -2594,11 +2602,7 @@ export interface operations {
             };
             cookie?: never;
         };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["Question"];
-            };
-        };
+        requestBody?: never;
         responses: {
             /** @description Successful Response */
             200: {
@@ -2606,7 +2610,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Fired"];
+                    "application/json": components["schemas"]["StudyPage"];
                 };
             };
             /** @description Not Found */
@@ -2647,7 +2651,7 @@ export interface operations {
             };
         };
     };
-    intervene_api_runs__id__intervene_post: {
+    vocabulary_api_runs__id__vocabulary_get: {
         parameters: {
             query?: never;
             header?: never;
@@ -2656,11 +2660,7 @@ export interface operations {
             };
             cookie?: never;
         };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["Intervention"];
-            };
-        };
+        requestBody?: never;
         responses: {
             /** @description Successful Response */
             200: {
@@ -2668,7 +2668,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Intervened"];
+                    "application/json": string[];
                 };
             };
             /** @description Not Found */
