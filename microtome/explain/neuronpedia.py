@@ -89,7 +89,7 @@ def headers(batch: Batch, creator: str, about: Mapping[str, str]) -> dict[str, d
 def feature_line(feature: Feature) -> dict[str, Any]:
     held = feature.model_dump(exclude=NOT_OF_A_FEATURE)
     most = max((max(a.values, default=0.0) for a in feature.activations), default=0.0)
-    return {"index": str(feature.feature_index), "maxActApprox": most, "hasVector": False, "vector": [], **held}
+    return {"index": str(feature.feature_index), "maxActApprox": most, "hasVector": bool(feature.vector), **held}
 
 
 def activation_lines(feature: Feature, batch: Batch) -> Iterator[dict[str, Any]]:

@@ -68,6 +68,7 @@ class Feature(BaseModel):
     correlated_features_l1: list[float] = []
     correlated_features_pearson: list[float] = []
     decoder_weights_dist: list[float] = []
+    vector: list[float] = []
     n_prompts_total: int = 0
     n_tokens_in_prompt: int = 0
     dataset: str = ""

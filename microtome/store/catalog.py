@@ -220,7 +220,7 @@ def write_rest(
     tokens, every = count * (context - 1), dict(rows)
     if sketches is not None:
         save_file(sketches.arrays(), folder / SKETCHES)
-        every = sketches.rows(tokens) | every
+        every = sketches.rows(tokens, about["first_window"] * context) | every
     components = {name: np.ascontiguousarray(row) for name, row in every.items()}
     save_file(components, folder / "components.safetensors")
     save_file(dict(windows), folder / "windows.safetensors")

@@ -95,22 +95,25 @@ class Sketches:
 
     # ------------------------------------------------------------ what is read off
 
-    def rows(self, tokens: int) -> dict[str, np.ndarray]:
-        """What a catalogue says of each component, `tokens` being how many could have fired."""
+    def rows(self, tokens: int, first: int = 0) -> dict[str, np.ndarray]:
+        """What a catalogue says of each component, `tokens` being how many could have fired.
+
+        Exemplars are numbered from place `first` on, at which the catalogue's own text begins.
+        """
         sums = self.moments[..., 0] + self.moments[..., 1] / FRACTION
         return {
             "count": self.count, "density": (self.count / max(1, tokens)).astype(np.float32), "max": self.max,
             "sum": sums[:, 0], "sum_squares": sums[:, 1], "histogram": self.histogram.astype(np.int32),
-            "histogram_end": np.exp2(self.exponent.astype(np.float32)), "exemplars": self.exemplars(),
+            "histogram_end": np.exp2(self.exponent.astype(np.float32)), "exemplars": self.exemplars(first),
         }  # fmt: skip
 
-    def exemplars(self) -> Int64[np.ndarray, "n slots"]:
+    def exemplars(self, first: int = 0) -> Int64[np.ndarray, "n slots"]:
         """Places: the strongest, then a few of each fifth of the sampled ranks; -1 for an empty slot."""
         ranked = Slots(self.sample_place, self.sample_value).by_value(SAMPLE).place
         chosen = fifths()[(ranked != NOWHERE).sum(1)]
         spread = np.where(chosen < 0, NOWHERE, np.take_along_axis(ranked, chosen.clip(0), 1))
         found = np.concatenate([self.top_place, spread], 1)
-        return np.where(found == NOWHERE, -1, found.astype(np.int64))
+        return np.where(found == NOWHERE, -1, found.astype(np.int64) - first)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """By name, for a file."""

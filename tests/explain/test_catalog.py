@@ -253,6 +253,15 @@ def test_parts_of_a_text_join_to_what_one_pass_over_it_writes(network: HookedMod
     assert same_files(merge([merge([second, first], tmp_path / "two"), third], tmp_path / "in-turn"), whole)
 
 
+def test_a_part_can_be_looked_at_by_itself(network: HookedModel, all_at_once: np.ndarray, tmp_path: Path) -> None:
+    found = part(tmp_path, network, 70, WINDOWS)
+    for component in range(WIDTH):
+        for example in found.examples(component):
+            values = all_at_once[70 + example.window, :, component]
+            np.testing.assert_allclose(example.values, values, rtol=2**-10)
+            assert values[example.position] == values.max() > 0
+
+
 @pytest.mark.parametrize("workers", [1, 3, 7])
 def test_workers_share_a_text_without_gaps(workers: int) -> None:
     parts = [share(text(), worker, workers) for worker in range(workers)]
