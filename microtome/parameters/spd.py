@@ -37,10 +37,12 @@ FEW = 512
 
 @dataclass(frozen=True)
 class SPD(Method):
-    """Faithful + stochastic + layerwise + `minimal` times minimality, by Adam with a cosine schedule.
+    """`faithful` times faithfulness + stochastic + layerwise + `minimal` times minimality, by Adam, a cosine schedule.
 
     `parts` is how many each weight gets: more than it needs, since those that are not needed fall silent. The paper
-    takes 40,000 steps of 4096 rows; with rows that are not empty, far fewer of both do on its smallest toys.
+    takes 40,000 steps of 4096 rows; from parts that begin in gradients, on rows that are not empty, far fewer of both
+    do on its toys of superposition. `minimal` is for outputs five wide: distances are means over the output's width,
+    so wider ones want a smaller cost (see docs/parameters.md).
     """
 
     parts: int = 20
@@ -50,12 +52,14 @@ class SPD(Method):
     steps: int = 1500  # pyright: ignore[reportIncompatibleMethodOverride]
     rows: int = 128
     lr: float = 5e-3
+    faithful: float = 1.0
     gates: GateKind = field(default_factory=HingeGates)
     begin: Begin = field(default_factory=FromGradients)
     distance: Distance = squared
 
     def objective(self, generator: torch.Generator) -> Sum:
-        terms = Faithful() + Stochastic() + Layerwise() + self.minimal * Minimal(self.power, self.frequency)
+        enough = Stochastic() + Layerwise()
+        terms = self.faithful * Faithful() + enough + self.minimal * Minimal(self.power, self.frequency)
         return terms.of(self.distance, generator)
 
     def learn(

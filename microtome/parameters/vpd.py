@@ -16,7 +16,7 @@ from microtome.parameters.spd import SPD
 
 @dataclass(frozen=True)
 class VPD(SPD):
-    """faithful + (subset + adversarial) / 2 + `minimal` times minimality; p falls from `power` to `last`."""
+    """faithful + (subset + adversarial) / 2 + `minimal` times minimality; p falls from `first` to `last`."""
 
     frequency: float = 0.5
     first: float = 2.0
@@ -27,5 +27,5 @@ class VPD(SPD):
         """The terms of the loss, with the paper's weights."""
         power = Lp(self.first, self.last, self.steps)
         enough = 0.5 * Subset() + 0.5 * Persistent(self.adversary)
-        terms = Faithful() + enough + self.minimal * Minimal(power, self.frequency)
+        terms = self.faithful * Faithful() + enough + self.minimal * Minimal(power, self.frequency)
         return terms.of(self.distance, generator)

@@ -59,15 +59,16 @@ class Parted:
 
 
 def taken_apart(model: ModularAddition, method: SPD, seed: int, tell: Callable[[int], None]) -> Decomposition:
-    """The neurons' weights, learnt on all pairs. Distances of logits are relative to their variance."""
+    """The neurons' weights, learnt on all pairs; what is missed of logits and of weights is relative to their size."""
     pairs = model.pairs()[:, :2]
     with torch.no_grad():
         variance = float(model.answers(*pairs.T).var())
+        size = float(torch.cat((model.w_in, model.w_out.T), 1).square().mean())
 
     def relative(now: Float[Tensor, "*rows p"], was: Float[Tensor, "*rows p"]) -> Float[Tensor, "*rows"]:
         return squared(now, was) / variance
 
-    how = replace(method, distance=relative)
+    how = replace(method, distance=relative, faithful=method.faithful / size)
     return decompose(AtEquals(model), Given(pairs), [W_IN, W_OUT], method=how, seeds=1, seed=seed, tell=tell)
 
 
