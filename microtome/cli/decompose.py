@@ -31,7 +31,7 @@ from microtome.parameters.spd import SPD
 from microtome.parameters.svd import SVD
 from microtome.parameters.vpd import VPD
 from microtome.store.records import TakenApart
-from microtome.studies import apd, spd
+from microtome.studies import apd, apd_across, residual_mlp, spd
 from microtome.toys.named import CASES, toy
 
 Name = Literal["spd", "vpd", "apd", "svd"]
@@ -39,7 +39,8 @@ TRAINED_ON = 512  # windows of text, for a model
 METHODS: dict[str, dict[Name, Method]] = {  # what differs from a method's own defaults, by toy
     "superposition-40-10": {"spd": spd.WIDE},
     "superposition-40-10-tied": {"apd": apd.WIDE},
-    "residual-mlp-1": {"spd": SPD(parts=120, minimal=1e-4, steps=3000, rows=512)},
+    "residual-mlp-1": {"spd": residual_mlp.SPD_OF_MORE},
+    "gated-trigonometry": {"apd": apd_across.GATED.method},
     "modular-addition": {"spd": SPD(parts=100, minimal=1e-2, steps=3000), "vpd": VPD(parts=100, minimal=1e-2)},
 }  # fmt: skip
 DEFAULTS: dict[Name, Method] = {"spd": SPD(), "vpd": VPD(), "apd": APD(), "svd": SVD()}

@@ -32,9 +32,10 @@ from microtome.toys.named import compressed, drawn
 from microtome.toys.toy import learn
 
 PAPER, OWN = "Bushnaq et al. 2025, arXiv 2506.20790", "asked of this study; unpublished"
-SPD_OF_ONE = SPD(
-    parts=100, minimal=1e-5, power=Lp(2.0), steps=2000, rows=256, lr=2e-3, begin=FromInputs()
-)  # the paper's cost of mattering and rate; it takes 30,000 steps of 2048 rows
+SPD_OF_ONE = SPD(  # the paper's rate and cost of mattering; it takes 30,000 steps of 2048 rows
+    parts=100, minimal=1e-5, power=Lp(2.0), steps=4000, rows=512, lr=2e-3, begin=FromInputs()
+)  # fmt: skip
+SPD_OF_MORE = replace(SPD_OF_ONE, steps=2500, rows=256)
 MINUTES = 45.0
 
 
@@ -56,8 +57,8 @@ class Depth:
 
 FULL = (
     Depth(1, 5, SPD_OF_ONE),
-    Depth(2, 5, SPD_OF_ONE),
-    Depth(3, 5, replace(SPD_OF_ONE, parts=102, minimal=5e-6), features=102, neurons=51),
+    Depth(2, 5, SPD_OF_MORE),
+    Depth(3, 5, replace(SPD_OF_MORE, parts=102, minimal=5e-6), features=102, neurons=51),
 )
 QUICK = (Depth(1, 1, replace(SPD_OF_ONE, parts=20, steps=300, rows=128), features=20, neurons=10, trained=300),)
 
