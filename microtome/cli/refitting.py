@@ -16,9 +16,9 @@ from microtome.dictionaries.baselines import random_dictionary
 from microtome.dictionaries.recipes import Recipe, Sample
 from microtome.dictionaries.sae import SAE
 from microtome.evals.card import OWN, as_scored
-from microtome.evals.ground_truth import Recovery, recovery
+from microtome.evals.ground_truth import Estimate, Recovery, recovery
 from microtome.evals.interval import Interval
-from microtome.store.records import CardRow
+from microtome.store.records import Best, CardRow
 
 Make = Callable[[Site, Sample, int, int, torch.Generator], Recipe]
 SITE = Site("synthetic", "batch d")
@@ -51,7 +51,7 @@ def recovered_truth(kind: str, generator: torch.Generator, steps: int) -> Recove
 def truth_rows(kind: str, found: Recovery) -> list[CardRow]:
     """What this kind of autoencoder finds of known features, beside random directions of the same sparsity."""
     on = f"of {kind} as wide as there are features, fitted to synthetic activations, paired one to one by cosine;"
-    told = (
+    told: tuple[tuple[str, Best, str, Estimate], ...] = (
         ("MCC, known features", "high", f"mean |cosine| {on} over pairs", found.mcc),
         ("F1, known features", "high", f"of a latent's firing for its feature's, {on} mean over pairs", found.f1),
         ("shrinkage, known features", "one", f"true magnitude to what is written, {on} 1 is none", found.shrinkage),

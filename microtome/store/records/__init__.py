@@ -3,7 +3,7 @@
 A run folder holds run.json (what was asked, how far it came) and what its command found, one module here for each file.
 """
 
-from microtome.store.records.card import Card, CardRow, Fact, Group, Scored
+from microtome.store.records.card import Best, Card, CardRow, Fact, Group, Scored
 from microtome.store.records.check import Checked, CheckedSite
 from microtome.store.records.circuit import Circuit, FaithfulnessCurve, Judged, Overlap
 from microtome.store.records.comparison import Alike, Compared, Comparison
@@ -21,6 +21,7 @@ from microtome.store.records.summary import Baseline, Figures, Summary
 __all__ = [
     "Alike",
     "Baseline",
+    "Best",
     "Card",
     "CardRow",
     "Checked",

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from microtome.store.records.record import Record
 
 Group = Literal["reconstruction", "activity", "faithfulness", "probing", "absorption", "biases", "structure"]
+Best = Literal["high", "low", "one", "none"]
 
 
 class Scored(BaseModel):
@@ -33,7 +34,7 @@ class CardRow(BaseModel):
     name: str
     group: Group
     about: str
-    best: Literal["high", "low", "one", "none"]
+    best: Best
     scores: dict[str, Scored]
 
 
