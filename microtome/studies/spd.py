@@ -96,11 +96,11 @@ class Spd(Study):
         plain, joined = bench.apart(size.narrow), bench.apart(size.narrow, identity=True)
         both = bench.beside(size.narrow, size.effort)
         claims = [*narrow_claims(size.narrow, plain), identity_claim(size.narrow, joined), *both.claims(2)]
-        shown = [said(), table(plain, joined, size.narrow), *importances(plain.chosen[0])]
+        shown = [said(), *tables(size.narrow, plain, joined), *importances(plain.chosen[0])]
         if size.wide is not None:
             wide, wide_joined = bench.apart(size.wide), bench.apart(size.wide, identity=True)
             claims += [*wide_claims(size.wide, wide, wide_joined), identity_claim(size.wide, wide_joined)]
-            shown += [Heading(f"{size.wide.toys}"), table(wide, wide_joined, size.wide)]
+            shown += [Heading(f"{size.wide.toys}"), *tables(size.wide, wide, wide_joined)]
         return Report(tuple(claims), (*shown, *both.pieces()))
 
 
@@ -222,27 +222,28 @@ def said() -> Sentence:
     return Sentence(
         "Each row is a network of its own, its decomposition chosen among several beginnings by its own loss. The mean "
         "cosine alone hides a feature that no part has, so the worst column's relative error and the errors of "
-        "importance on one feature at a time stand beside it."
+        "importance on one feature at a time stand beside it. The last column has the parts of an identity between."
     )
 
 
-def table(plain: Apart, joined: Apart, of: Experiment) -> Table:
+def tables(of: Experiment, plain: Apart, joined: Apart) -> tuple[Table, Sentence]:
     rows = [
         [str(i), f"{f.encoder.mmcs:.4f}", f"{f.encoder.ml2r:.3f}", f"{f.encoder.worst:.3f}", f"{f.decoder.worst:.3f}",
          str(f.alive["encoder"]), str(sum(f.errors.values())), "yes" if f.solved else "no", str(t.alive["between"])]
         for i, (f, t) in enumerate(zip(plain.chosen, joined.chosen, strict=True))
     ]  # fmt: skip
-    head = ("network", "MMCS", "ML2R", "worst in", "worst out", "parts", "errors", "solved", "identity's parts")
-    return Table(head, rows, caption=odds(plain, joined, of), numeric=tuple(range(1, 7)))
+    head = ("network", "MMCS", "ML2R", "worst in", "worst out", "parts", "errors", "solved", "identity")
+    return Table(head, rows, numeric=tuple(range(1, 7))), odds(of, plain, joined)
 
 
-def odds(plain: Apart, joined: Apart, of: Experiment) -> str:
+def odds(of: Experiment, plain: Apart, joined: Apart) -> Sentence:
     """How often one beginning is enough."""
     solved = sum(f.solved for f in plain.all)
     exact = sum(f.alive["between"] == of.toys.hidden for f in joined.all)
-    return (
+    return Sentence(
         f"Of single beginnings {solved} of {len(plain.all)} are solved, and {exact} of {len(joined.all)} have "
-        f"{of.toys.hidden} parts for the identity. {plain.seconds:.0f} and {joined.seconds:.0f} seconds of the process."
+        f"{of.toys.hidden} parts for the identity. Taken apart in {plain.seconds:.0f} seconds of the process, with an "
+        f"identity in {joined.seconds:.0f}."
     )
 
 

@@ -46,7 +46,7 @@ JUDGED = 512  # rows
 class Effort:
     """The adversary's steps at which it is looked at, and how many steps autoencoders and their gates learn."""
 
-    curve: tuple[int, ...] = (20, 40, 80, 160, 320)
+    curve: tuple[int, ...] = (1, 5, 20, 80, 320)
     steps: int = 4000
     gate_steps: int = 2000
 
@@ -98,7 +98,7 @@ class Beside(NamedTuple):
 
     def claims(self, parts: int) -> tuple[Claim, ...]:
         """What must hold of SPD, and of each autoencoder: of the one that comes nearest to breaking the claim."""
-        steps = min(self.spd.adversarial)
+        steps = max(self.spd.adversarial)
         split = min(s.matter for s in self.of(LATENTS)) / parts
         spd = self.spd.adversarial[steps]
         name = f"by an adversary of {steps} steps"
@@ -151,7 +151,7 @@ def of_weights(one: Decomposition, x: Tensor, effort: Effort, generator: torch.G
         importance = one.parts.look(x).importance
     between, write = importance["between"], one.at("between").directions().write[:, 0]
     alone = {name: g if name == "between" else torch.ones_like(g) for name, g in importance.items()}
-    for name, given in (("SPD, all weights", importance), ("SPD, the identity alone", alone)):
+    for name, given in (("SPD", importance), ("SPD, identity alone", alone)):
         score = scoreboard(one.parts, x, generator=generator, curve=effort.curve, importance=given)
         yield stand(name, PARTS, score, between, write)
 
@@ -172,7 +172,7 @@ def of_latents(
     yield stand(name, LATENTS, score, g, of.directions().write[:, 0])
     parts = as_parts(of, toy)
     score = scoreboard(parts, x, generator=generator, curve=effort.curve, importance={"between": g})
-    yield stand(f"{name}, as parts", AS_PARTS, score, g, parts.of(0).write)
+    yield stand(f"{name} as parts", AS_PARTS, score, g, parts.of(0).write)
 
 
 def as_parts(latents: Dictionary, toy: Superposition) -> Decomposed:
@@ -210,9 +210,9 @@ def autoencoders(
 
     sample = hidden(4096)
     kinds: dict[str, Callable[[], Recipe]] = {
-        "TopK of 1": lambda: recipes.topk(HIDDEN, sample, width, 1, generator),
-        "TopK of 2": lambda: recipes.topk(HIDDEN, sample, width, 2, generator),
-        "ReLU with L1": lambda: recipes.relu(HIDDEN, sample, width, 0.1, generator),
+        "TopK 1": lambda: recipes.topk(HIDDEN, sample, width, 1, generator),
+        "TopK 2": lambda: recipes.topk(HIDDEN, sample, width, 2, generator),
+        "ReLU, L1": lambda: recipes.relu(HIDDEN, sample, width, 0.1, generator),
     }
     for name, make in kinds.items():
         recipe = make()
@@ -252,13 +252,14 @@ def plane(vector: Sequence[float]) -> tuple[float, float]:
 
 def table(stands: list[Stand]) -> Table:
     steps = list(stands[0].adversarial)
-    head = ["", "matter", "a row", "importance as mask", "drawn", *(f"adversary, {n}" for n in steps)]
+    head = ["", "matter", "a row", "kept", "drawn", *(f"{n} step{'s' * (n > 1)}" for n in steps)]
     rows = [
-        [s.name, str(s.matter), f"{s.a_row:.2f}", f"{s.importance:.4f}", f"{s.stochastic:.4f}",
-         *(f"{s.adversarial[n]:.4f}" for n in steps)]
+        [s.name, str(s.matter), f"{s.a_row:.2f}", f"{s.importance:.3f}", f"{s.stochastic:.3f}",
+         *(f"{s.adversarial[n]:.3g}" for n in steps)]
         for s in stands
     ]  # fmt: skip
-    return Table(head, rows, numeric=tuple(range(1, len(head))))
+    caption = "Harm where only what matters is kept, under drawn masks, and by an adversary"
+    return Table(head, rows, caption, numeric=tuple(range(1, len(head))))
 
 
 def curves(stands: list[Stand]) -> Chart:

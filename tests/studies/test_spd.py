@@ -20,7 +20,7 @@ def test_the_study_runs_leaves_a_page_and_does_nothing_twice(tmp_path: Path) -> 
     result = conduct(study, setting, Silent())
     assert len({c.name for c in result.claims}) == len(result.claims) == 19
     page = (tmp_path / "page.html").read_text()
-    assert "What an adversary finds" in page and "TopK of 1" in page
+    assert "What an adversary finds" in page and "TopK 1" in page
     kept = (tmp_path / "found.jsonl").read_text()
     assert [json.loads(row)["name"] for row in kept.split("\n") if row] == [
         "5 in 2", "5 in 2 with an identity", "beside", "6 in 3", "6 in 3 with an identity",

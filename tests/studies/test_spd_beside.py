@@ -18,7 +18,7 @@ def test_claims_are_about_the_autoencoder_that_comes_nearest_to_breaking_them() 
     stands = [stand(PARTS, 0.05, 2), stand(PARTS, 0.01, 2)]
     stands += [stand(LATENTS, 0.2, 3), stand(LATENTS, 0.5, 9), stand(AS_PARTS, 0.9, 9), stand(AS_PARTS, 0.6, 9)]
     both = Beside(stands, [[0.0, 1.0]])
-    assert [c.found for c in both.claims(2)] == pytest.approx([1.5, 0.2 / 0.05, 0.6 / 0.05, 0.05])
+    assert [c.found for c in both.claims(2)] == pytest.approx([1.5, 0.2 / 0.05, 0.6 / 0.05, 0.1])
     assert Beside.read(json.loads(json.dumps(both.plain()))) == both
 
 
