@@ -60,6 +60,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {}  # (file, package): the reason
 # Brought in by one file each, beside the models' own rooms. torch, numpy, einops, jaxtyping are for everyone.
 HEAVY = {
     "datasets": {"data/text.py"},
+    "umap": {"explain/plane.py"},
     "fastapi": {"browser"},
     "uvicorn": {"browser"},
     "starlette": {"browser"},
@@ -69,7 +70,7 @@ HEAVY = {
     "rich": {"cli"},
     "pydantic": {"store/records", "browser", "cli"},
     "sqlite3": {"store/notes.py", "store/journal.py", "browser"},
-    "safetensors": {"store", "explain/catalog.py", "browser", "dictionaries/formats/tensor_files.py"},
+    "safetensors": {"store", "browser", "dictionaries/formats/tensor_files.py"},
     "yaml": {"dictionaries/formats/tensor_files.py"},
     "IPython": {"notebook"},
     "tensorboard": {"store/journal_tensorboard.py"},

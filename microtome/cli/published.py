@@ -12,10 +12,11 @@ from microtome.core.errors import Refusal
 from microtome.core.site import Site
 from microtome.explain.neuronpedia import Export, Sentence, read_export, write_export
 from microtome.explain.publishing import catalogued, published, told
-from microtome.explain.saedashboard import Batch, batches, read_batches, write_batches
+from microtome.explain.saedashboard import batches, read_batches, write_batches
 from microtome.store.catalog import Catalog
 from microtome.store.notes import Notes
 from microtome.store.records import Run
+from microtome.store.records.saedashboard import Batch
 
 TARGETS = ("neuronpedia", "saedashboard", "run")
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from microtome.core.errors import Refusal
-from microtome.explain.saedashboard import Activation, Batch, Feature, stretches
+from microtome.explain.saedashboard import stretches
+from microtome.store.records.saedashboard import Activation, Batch, Feature
 from microtome.store.whole import whole
 
 ACTIVATION = {  # theirs: a batch's

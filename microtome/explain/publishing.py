@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from microtome.explain.neuronpedia import Sentence
-from microtome.explain.saedashboard import Activation, Batch, Feature
 from microtome.store.catalog import (
     COLUMNS_PER_FILE,
     Catalog,
@@ -23,6 +22,7 @@ from microtome.store.catalog import (
     write_rest,
 )
 from microtome.store.notes import Explanation, Notes
+from microtome.store.records.saedashboard import Activation, Batch, Feature
 
 STRONGEST = -1.0  # instead of a share, for the passages of the largest activations
 SHOWN = 10  # tokens promoted and suppressed

@@ -11,9 +11,10 @@ import torch
 from microtome.core.errors import Refusal
 from microtome.explain.neuronpedia import Export, Sentence, read_export, write_export
 from microtome.explain.publishing import catalogued, feature, published
-from microtome.explain.saedashboard import BATCH, Batch, Feature, batches, read_batch, read_batches, write_batches
+from microtome.explain.saedashboard import BATCH, batches, read_batches, write_batches
 from microtome.store.catalog import Catalog, exemplar_groups
 from microtome.store.notes import Notes
+from microtome.store.records.saedashboard import Batch, Feature, read_batch
 from tests import toys
 from tests.explain.test_catalog import VOCABULARY, built
 
