@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 
 from microtome.parameters.addresses import Address, weight_at
 from microtome.parameters.begin import commonest, directions, likeness, meetings, pick, pursued
+from microtome.parameters.classes import pure, split
 from microtome.parameters.decomposed import Factors, Given
 
 
@@ -129,66 +130,3 @@ class OfClasses(Start):
         missing = rank - write.shape[-2]
         both = [torch.nn.functional.pad(f, (0, 0, 0, missing)) for f in (read, write)]
         return Factors(*((f + self.small * directions(tuple(f.shape), generator)).flatten(-3, -2) for f in both))
-
-
-def split(
-    weight: Float[Tensor, "*seeds out in"],
-    members: Float[Tensor, "*seeds classes rows"],
-    x: Float[Tensor, "*seeds rows in"],
-    slope: Float[Tensor, "*seeds rows out"],
-) -> Float[Tensor, "*seeds classes out in"]:
-    """The weight as a sum of one part for each class, on the side where classes overlap less and less is lost."""
-    whole = weight[..., None, :, :]
-    sides = [(r := shares(members, x), whole @ r), (w := shares(members, slope), w @ whole)]
-    size = weight.pow(2).sum((-2, -1)).clamp(min=1e-12)
-    reading, writing = (overlap(s) + (weight - p.sum(-3)).pow(2).sum((-2, -1)) / size for s, p in sides)
-    return torch.where((reading <= writing)[..., None, None, None], sides[0][1], sides[1][1])
-
-
-def shares(
-    members: Float[Tensor, "*seeds classes rows"], v: Float[Tensor, "*seeds rows d"], firm: float = 1e-4
-) -> Float[Tensor, "*seeds classes d d"]:
-    """For each class the matrix that takes of a vector what is the class's own; they sum to one where rows lie.
-
-    Second moments of classes, whitened by their sum: symmetric, of eigenvalues between 0 and 1, and projections where
-    classes share no direction.
-    """
-    each = torch.stack(
-        [(v * m[..., None]).mT @ v / m.sum(-1).clamp(min=1)[..., None, None] for m in members.unbind(-2)], -3
-    )
-    sizes, axes = torch.linalg.eigh(each.sum(-3))
-    firmly = sizes.clamp(min=0) + firm * sizes.mean(-1, keepdim=True).clamp(min=1e-9)
-    root = (axes * firmly.rsqrt()[..., None, :]) @ axes.mT
-    return root[..., None, :, :] @ each @ root[..., None, :, :]
-
-
-def overlap(shares: Float[Tensor, "*seeds classes d d"]) -> Float[Tensor, "*seeds"]:
-    """How far shares are from projections, between 0 and 1: 0 where classes share no direction."""
-    return 1 - shares.pow(2).sum((-3, -2, -1)) / shares.diagonal(dim1=-2, dim2=-1).sum((-2, -1))
-
-
-def pure(
-    alike: Float[Tensor, "*seeds rows rows"], classes: int, near: float, generator: torch.Generator, tries: int = 10
-) -> Float[Tensor, "*seeds classes rows"]:
-    """Which rows are of one class alone, to a share of `near`: alike is about belonging times belonging transposed.
-
-    Nothing belongs by less than nothing (symmetric non-negative factorisation), so what is like two classes is both. Of
-    some tries from drawn beginnings the nearest to `alike` counts.
-    """
-    alike = alike.clamp(min=0)
-    found = [belonging(alike, classes, generator) for _ in range(tries)]
-    missed = torch.stack([(alike - b @ b.mT).pow(2).sum((-2, -1)) for b in found])
-    best = missed.argmin(0)[None, ..., None, None].expand(1, *found[0].shape)
-    belongs = torch.stack(found).gather(0, best)[0]
-    share = belongs / belongs.sum(-1, keepdim=True).clamp(min=1e-9)
-    return ((share > near) & (belongs > 0.1)).mT.to(alike)
-
-
-def belonging(
-    alike: Float[Tensor, "*seeds rows rows"], classes: int, generator: torch.Generator, steps: int = 200
-) -> Float[Tensor, "*seeds rows classes"]:
-    """One try, by damped multiplicative steps (Ding et al. 2005, on symmetric factorisations that are not negative)."""
-    belongs = torch.rand(*alike.shape[:-1], classes, generator=generator, device=alike.device) + 0.1
-    for _ in range(steps):
-        belongs = belongs * (0.5 + 0.5 * (alike @ belongs) / (belongs @ (belongs.mT @ belongs)).clamp(min=1e-9))
-    return belongs

@@ -3,9 +3,9 @@
 import torch
 
 from microtome.parameters.addresses import find
-from microtome.parameters.begin import likeness, meetings
-from microtome.parameters.spanning import OfClasses, OfGradients, Random, Span, pure
-from microtome.toys import GatedTrigonometry, ResidualMLP, Superposition
+from microtome.parameters.begin import meetings
+from microtome.parameters.spanning import OfClasses, OfGradients, Random, Span
+from microtome.toys import ResidualMLP, Superposition
 
 
 def test_drawn_parts_have_their_shapes(generator: torch.Generator) -> None:
@@ -49,16 +49,3 @@ def test_a_part_is_what_one_input_uses_of_every_layer(generator: torch.Generator
         parts = (factors.write.unflatten(0, (4, 2)).mT @ factors.read.unflatten(0, (4, 2))).flatten(1)
         lengths = parts.norm(dim=1)
         assert ((parts @ parts.T) / (lengths[:, None] * lengths) - torch.eye(4)).abs().max() < 0.01
-
-
-def test_rows_of_several_classes_at_once_are_left_aside(generator: torch.Generator) -> None:
-    """Neurons that belong to functions: rows on which two are on are like both and no class of their own."""
-    toy = GatedTrigonometry(3, 10, generator=generator)
-    places = find(toy, ["w_in.*", "w_out.*"])
-    x = toy.draw(400, generator)
-    sides = [tuple(torch.nn.functional.normalize(s, dim=-1) for s in m) for m in meetings(toy, places, x, ()).values()]
-    alike = torch.stack([likeness(*side) for side in sides]).mean(0)
-    members = pure(alike, 3, 0.9, generator)
-    on = members @ x[:, 1:] / members.sum(1, keepdim=True)
-    assert sorted(on.argmax(1).tolist()) == [0, 1, 2] and (on.max(1).values > 0.9).all()
-    assert (members.sum(1) > 20).all()
