@@ -150,7 +150,7 @@ class Evaluation:
     def _read(self) -> None:
         """The model, the dictionary, the text; then whether they belong together, and the baselines."""
         refuse_strangers(self.reading.model, self.dictionary, self.model_name)
-        training, held_out = self.texts
+        refits, (training, held_out) = self.refits, self.texts
         self.watch.say(
             f"{self.model_name}: {training.tokens[:, 1:].numel():,} tokens to learn from, "
             f"{held_out.tokens[:, 1:].numel():,} held out, of {len(held_out.documents)} documents"
@@ -162,7 +162,7 @@ class Evaluation:
         )
         asked, known = self.labels
         self.examined = Examination(
-            {OWN: self.dictionary, **self.refits, **beside}, training, held_out, labels=asked, known=known,
+            {OWN: self.dictionary, **refits, **beside}, training, held_out, labels=asked, known=known,
             generator=torch.Generator().manual_seed(self.settings.seed),
         )  # fmt: skip
         self.notes += [

@@ -117,6 +117,15 @@ def test_labels_that_do_not_fit_are_one_sentence(
     assert words is None or words in said
 
 
+def test_what_is_fitted_anew_is_of_the_same_site_and_width(
+    llama_folder: Path, stories: Path, tmp_path: Path, capsys
+) -> None:
+    other = saved(tmp_path / "deep", site="resid_post.1")
+    text = ["--text", str(stories), "--refits", str(other)]
+    assert evaluate(saved(tmp_path / "sae"), llama_folder, tmp_path / "card", *text) == WRONG
+    assert "deep has 40 components at resid_post.1, and the dictionary 40 at resid_post.0" in capsys.readouterr().err
+
+
 def test_a_dictionary_of_another_model_or_site_is_one_sentence(
     llama_folder: Path, stories: Path, tmp_path: Path, capsys
 ) -> None:

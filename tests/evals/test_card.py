@@ -6,7 +6,7 @@ import torch
 from microtome.core.errors import Refusal
 from microtome.core.linear import Coordinates, Linear
 from microtome.core.site import Site
-from microtome.evals.card import OWN, Examination
+from microtome.evals.card import OWN, REFIT, Examination
 from microtome.evals.reconstruction import variance
 from microtome.models.hooked import HookedModel
 from tests.evals.examined import NAMES, RESID, sae, text
@@ -68,6 +68,18 @@ def test_without_labels_nothing_is_probed(network: HookedModel) -> None:
     bare = examined(network, labels=())
     assert not bare.labelled and bare.says is None
     assert {row.name for row in bare.bias_rows()}.isdisjoint({"purity of top examples"})
+
+
+def test_the_same_dictionary_from_other_seeds_is_told_with_it(network: HookedModel) -> None:
+    given = {OWN: sae(), f"{REFIT}twin": sae(), f"{REFIT}poor": sae(k=1)}
+    found = Examination(given, text(60), text(40, 5, seed=1), generator=torch.Generator(), labels=NAMES, known=NAMES)
+    assert list(found.reading(network, WIDTH))[-1] == 100
+    (row,) = found.fidelity_rows()
+    assert set(row.scores) == {OWN} and all(set(fact.scores) == {OWN} for fact in found.facts())
+    own, fits = row.scores[OWN].found, row.scores[OWN].fits
+    poor = variance(network, sae(k=1), text(40, 5, seed=1).tokens).explained
+    assert own is not None and fits is not None and fits.low is not None and fits.high is not None
+    assert fits.found == pytest.approx((2 * own + poor) / 3) and fits.low < poor < own < fits.high
 
 
 def test_dictionaries_of_several_sites_are_refused() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from microtome.core.errors import Refusal
-from microtome.evals.interval import by_document, f1, mean_f1, over_documents
+from microtome.evals.interval import by_document, f1, mean_f1, over_documents, over_fits
 
 
 def test_documents_that_are_all_alike_leave_no_doubt(generator: torch.Generator) -> None:
@@ -41,3 +41,11 @@ def test_f1_is_the_harmonic_mean_of_precision_and_recall() -> None:
     assert float(f1(torch.tensor([6.0, 10.0, 8.0]))) == pytest.approx(2 / (1 / 0.6 + 1 / 0.75))
     assert float(mean_f1(torch.tensor([1.0, 1.0, 1.0, 0.0, 1.0, 1.0]))) == 0.5
     assert float(f1(torch.zeros(3))) == 0
+
+
+def test_the_interval_over_fits_holds_the_truth_as_often_as_it_says(generator: torch.Generator) -> None:
+    for fits in (2, 4):
+        drawn = [over_fits(torch.randn(fits, generator=generator).tolist()) for _ in range(2000)]
+        held = sum(one.low <= 0 <= one.high for one in drawn) / len(drawn)
+        assert 0.93 < held < 0.97  # four standard errors of a share of .95 are .02
+    assert over_fits([3.0]).low is None
