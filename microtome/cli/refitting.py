@@ -50,11 +50,11 @@ def recovered_truth(kind: str, generator: torch.Generator, steps: int) -> Recove
 
 def truth_rows(kind: str, found: Recovery) -> list[CardRow]:
     """What this kind of autoencoder finds of known features, beside random directions of the same sparsity."""
-    on = f"of {kind} as wide as there are features, fitted to synthetic activations, paired one to one by cosine;"
+    on = f"of {kind} fitted to synthetic activations, as wide as they have features, paired one to one by cosine"
     told: tuple[tuple[str, Best, str, Estimate], ...] = (
-        ("MCC, known features", "high", f"mean |cosine| {on} over pairs", found.mcc),
-        ("F1, known features", "high", f"of a latent's firing for its feature's, {on} mean over pairs", found.f1),
-        ("shrinkage, known features", "one", f"true magnitude to what is written, {on} 1 is none", found.shrinkage),
+        ("MCC, known features", "high", f"mean |cosine| of directions, {on}", found.mcc),
+        ("F1, known features", "high", f"mean F1 of firing, {on}", found.f1),
+        ("shrinkage, known features", "one", f"slope of what is written on what is true, {on}", found.shrinkage),
     )  # fmt: skip
     return [
         CardRow(
