@@ -4,6 +4,7 @@ Five features in two dimensions, as Elhage et al. 2022 (Toy Models of Superposit
 of features that find a place, over a full grid of the three, and how much of their variance each explains by itself.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -70,7 +71,7 @@ def of_setting(grid: Grid, rate: float, size: float, seed: int) -> list[Ended]:
 
 
 def pieces(grid: Grid, found: Mapping[Varied, Ended]) -> tuple[Heading | Sentence | Table | Chart, ...]:
-    by_loss = spread(VARIED, {setting: ended.loss for setting, ended in found.items()})
+    by_loss = spread(VARIED, {setting: math.log10(ended.loss) for setting, ended in found.items()})
     by_place = spread(VARIED, {setting: ended.placed for setting, ended in found.items()})
     return (
         Heading("What should not matter"),
@@ -79,7 +80,7 @@ def pieces(grid: Grid, found: Mapping[Varied, Ended]) -> tuple[Heading | Sentenc
             "learning and every size of the first weights. Shares are of the variance over all of them that each "
             "explains by itself; the rest is their interplay and chance."
         ),
-        shares({"loss": by_loss, "features with a place": by_place}),
+        shares({"loss, in powers of ten": by_loss, "features with a place": by_place}),
         settings(grid, found),
         chart(grid, found),
     )

@@ -1,4 +1,4 @@
-"""A grid of networks: what a seed begins as, and that a network which learns longer has a place for more."""
+"""A grid of networks: every combination, from the same starts, and what of their results each setting explains."""
 
 import pytest
 
