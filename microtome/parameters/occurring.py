@@ -15,11 +15,11 @@ from microtome.parameters.decomposed import Factors
 class FromInputs(Begin):
     """Each part is active on one input that occurs often, and on none of the others; together they sum to the weight.
 
-    Inputs are one where they are within `near` of a line, whatever their sign: a gradient's sign-dependent side is not
-    looked at, so a feature that pushes different neurons when it is negative is still one part. Inputs that come three
-    times or more in the sample count. Where these are more than an input has numbers, no part can be active on one of
-    them alone; there each number of the input gets a part: the neurons, of a weight that reads neurons. Activations
-    begin between -1 and 1. Parts that are left begin small. Nothing is asked of what no input has a share in.
+    Inputs are one where they are within `near` of a line, whatever their sign, so that a feature that drives other
+    neurons when it is negative is still one part; those that come `often` times or more in the sample count. Where they
+    are more than an input has numbers, no part can be active on one of them alone; there each number of the input gets
+    a part: the neurons, of a weight that reads neurons. Activations begin between -1 and 1. Parts that are left begin
+    small. Nothing is asked of what no input has a share in.
     """
 
     near: float = 0.9

@@ -66,7 +66,7 @@ RESIDUAL = Across(
 )  # fmt: skip
 GATED = Across(
     "gated functions", 4,
-    APD(parts=4, rank=2, k=1.0, simple=0.1, steps=900, rows=256, start=OfClasses("gradients")),
+    APD(parts=4, rank=2, k=1.0, simple=0.1, steps=1500, rows=256, start=OfClasses("gradients", near=0.97)),
     seeds=4,
 )  # fmt: skip
 
