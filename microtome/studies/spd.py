@@ -75,7 +75,7 @@ FULL = Size(
 )  # fmt: skip
 QUICK = Size(
     Experiment(
-        Toys(5, 2, trained=6, kept=2, steps=2000, rows=256), SPD(steps=800), SPD(steps=800), restarts=2, within=0.02,
+        Toys(5, 2, trained=6, kept=2, steps=2000, rows=256), SPD(steps=1000), SPD(steps=1000), restarts=2, within=0.02,
         seconds=24.0,
     ),
     wide=None, effort=Effort((20, 40), steps=600, gate_steps=300),
