@@ -171,10 +171,10 @@ def effects_on_logits(logits: Float[Tensor, "components vocab"] | None) -> dict[
     if logits is None:
         return {}
     logits = logits.cpu()
-    top, bottom = logits.topk(NEAREST, 1), (-logits).topk(NEAREST, 1)
+    top, bottom = logits.topk(NEAREST, 1), logits.topk(NEAREST, 1, largest=False)
     return {
         "logits_top": top.indices.int().numpy(),
         "logits_top_value": top.values.numpy(),
         "logits_bottom": bottom.indices.int().numpy(),
-        "logits_bottom_value": (-bottom.values).numpy(),
+        "logits_bottom_value": bottom.values.numpy(),
     }

@@ -272,7 +272,8 @@ def steered_kind(
     target, counterpart = (names.unknown, names.known) if side == "known" else (names.known, names.unknown)
     sign, measure, here = 1.0 if side == "known" else -1.0, finished(slide), names.of_kind(kind)
     best = sae[separated.best[side][kind].component]
-    usual = mean_active(separated.activity[side][here, best.index]) * float(best.direction.norm())
+    seen = separated.activity[side][here & names.chosen_on, best.index]
+    usual = mean_active(seen) * float(best.direction.norm())
     judging = picked(target, here & ~names.chosen_on)
     tried = effects(slide.model, picked(target, here & names.chosen_on),
                     [pushed(best, s * usual) for s in STRENGTHS], measure)  # fmt: skip
