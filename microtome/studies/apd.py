@@ -64,19 +64,20 @@ QUICK = Size(
 
 
 class Outcome(NamedTuple):
-    """Columns of each network's encoder, what leaving out parts does to the first, and the process's seconds."""
+    """Columns of each network's encoder, what leaving out parts does to it, and the process's seconds for all."""
 
     found: list[Columns]
-    scrubs: Scrubs
+    scrubs: list[Scrubs]
     seconds: float
 
     def plain(self) -> dict[str, Any]:
-        return {"found": [asdict(c) for c in self.found], "scrubs": self.scrubs.plain(), "seconds": self.seconds}
+        scrubbed = [s.plain() for s in self.scrubs]
+        return {"found": [asdict(c) for c in self.found], "scrubs": scrubbed, "seconds": self.seconds}
 
     @classmethod
     def read(cls, plain: Mapping[str, Any]) -> "Outcome":
         found = [columns_of(c) for c in plain["found"]]
-        return cls(found, Scrubs.read(plain["scrubs"]), plain["seconds"])
+        return cls(found, [Scrubs.read(s) for s in plain["scrubs"]], plain["seconds"])
 
 
 class Apd(Study):
@@ -94,7 +95,7 @@ class Apd(Study):
         spans = [(of, [bench.across(of, i) for i in range(of.networks)]) for of in size.across]
         judged = [c for one, outcome in outcomes for c in claims(one, outcome)]
         judged += [c for of, found in spans for c in across_claims(of, found)]
-        drawings = [outcome.scrubs.histogram(f"{one.toys}") for one, outcome in outcomes]
+        drawings = [outcome.scrubs[0].histogram(f"{one.toys}") for one, outcome in outcomes]
         drawings += [found[0].scrubs.histogram(of.kind) for of, found in spans]
         across = Heading("Functions that layers compute together"), across_table(spans)
         return Report(tuple(judged), (said(), table(outcomes), *across, scrubbing(), *drawings))
@@ -134,7 +135,7 @@ def carried_out(one: Experiment, setting: Setting, watch: Watch) -> Outcome:
     generator = drawn(setting.seed + 1)
     feed = Occupied(data, generator)
     x = feed.batch(1024, (), generator).x[1:]
-    judged = scrubs(apart[0].parts, x, one.method, one.method.k_of(feed), generator)
+    judged = [scrubs(d.parts, x, one.method, one.method.k_of(feed), generator) for d in apart]
     return Outcome(found, judged, time.process_time() - begun)
 
 
@@ -151,7 +152,7 @@ def claims(one: Experiment, outcome: Outcome) -> tuple[Claim, ...]:
     return (
         at_least(f"{name}: mean cosine of columns (MMCS)", 0.99, mmcs, source=PAPER),
         about(f"{name}: relative length of columns (ML2R)", one.shrunk, ml2r, tolerance=0.03, source=PAPER),
-        apart(f"{name}", [outcome.scrubs]),
+        apart(f"{name}", outcome.scrubs),
     )
 
 
@@ -185,10 +186,12 @@ def scrubbing() -> Sentence:
 
 def table(outcomes: list[tuple[Experiment, Outcome]]) -> Table:
     rows = [
-        [f"{one.toys}, network {i}", f"{c.mmcs:.4f}", f"{c.ml2r:.3f}", f"{c.worst:.3f}", f"{o.seconds:.0f}"]
-        for one, o in outcomes for i, c in enumerate(o.found)
+        [f"{one.toys}, network {i}", f"{c.mmcs:.4f}", f"{c.ml2r:.3f}", f"{c.worst:.3f}", f"{s.separation:.3f}",
+         f"{s.within_rows:.3f}", f"{o.seconds:.0f}"]
+        for one, o in outcomes for i, (c, s) in enumerate(zip(o.found, o.scrubs, strict=True))
     ]  # fmt: skip
-    return Table(("network", "MMCS", "ML2R", "worst column's error", "seconds for all"), rows, numeric=(1, 2, 3, 4))
+    head = ("network", "MMCS", "ML2R", "worst column's error", "AUROC", "within rows", "seconds for all")
+    return Table(head, rows, numeric=tuple(range(1, len(head))))
 
 
 def across_table(spans: list[tuple[Across, list[Spanned]]]) -> Table:
