@@ -187,11 +187,15 @@ def progress(model: ModularAddition, seen: Bool[Tensor, "p p"], frequencies: lis
 
 
 class Grown(NamedTuple):
-    """One seed's network when it has learnt, and how it came to."""
+    """One seed's network when it has learnt, and how it came to.
+
+    `of_one_frequency`: the share of all neurons; `of_variance`: the share of all neurons' variance that is in them.
+    """
 
     curves: Curves
     keys: Agreement
     of_one_frequency: float
+    of_variance: float
     explained: float
     seconds: float
     phases: Phases | None  # None where it did not grok
@@ -205,11 +209,12 @@ def grown(size: Size, seed: int, folder: Path, watch: Watch) -> Grown:
             advance(step)
     last = inside(training.model)
     keys = agreement(last.activations, last.embedding, last.neuron_logits)
-    found = neuron_frequencies(last.activations)
+    pure = neuron_frequencies(last.activations).belong(EXPLAINED).float()
+    variance = last.activations.flatten(0, 1).var(0)
     curves = followed(size, seed, folder, keys.neurons)
     return Grown(
-        curves, keys, float(found.belong(EXPLAINED).float().mean()), explained_by_waves(last.logits, keys.neurons),
-        training.seconds, stages(curves),
+        curves, keys, float(pure.mean()), float(pure @ variance / variance.sum()),
+        explained_by_waves(last.logits, keys.neurons), training.seconds, stages(curves),
     )  # fmt: skip
 
 
@@ -309,7 +314,8 @@ def said(first: Grown, size: Size) -> str:
     return (
         f"Addition modulo {size.p} from {size.share:.0%} of the pairs: the first seed {when}. Its key frequencies are "
         f"{first.keys.neurons} by the neurons, {first.keys.embedding} by the embedding and {first.keys.outputs} by the "
-        f"map to the logits; {first.of_one_frequency:.0%} of the neurons are explained by one frequency each."
+        f"map to the logits; {first.of_one_frequency:.0%} of the neurons are explained by one frequency each, and hold "
+        f"{first.of_variance:.1%} of all neurons' variance."
     )
 
 
@@ -330,8 +336,11 @@ def charts(first: Grown) -> tuple[Chart, Chart]:
 
 def table(found: dict[int, Grown]) -> Table:
     rows = [
-        [str(seed), ", ".join(map(str, g.keys.neurons)), f"{g.of_one_frequency:.3f}", f"{g.explained:.3f}",
+        [str(seed), ", ".join(map(str, g.keys.neurons)), f"{g.of_one_frequency:.3f}", f"{g.of_variance:.3f}",
+         f"{g.explained:.3f}",
          f"{g.curves['test'][-1]:.2e}", "-" if g.phases is None else ", ".join(f"{s:,}" for s in g.phases)]
         for seed, g in found.items()
     ]  # fmt: skip
-    return Table(("seed", "key frequencies", "neurons of one", "explained", "test loss", "phases end"), rows)
+    return Table(
+        ("seed", "key frequencies", "neurons of one", "of variance", "explained", "test loss", "phases end"), rows
+    )
