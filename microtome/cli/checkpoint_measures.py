@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -58,12 +57,12 @@ class TextMeasures:
     unwell: dict[str, str]
 
     def __call__(self, model: HookedModel) -> dict[str, float]:
-        look = _Look(model, self.windows)
         made: dict[str, float] = {}
-        if "loss" in self.measures:
-            made["loss"] = float(look.losses.mean())
-        if "in_context" in self.measures:
-            made["in-context score"] = float(in_context_score(look.losses))
+        losses = next_losses(model, self.windows) if {"loss", "in_context"} & set(self.measures) else None
+        if losses is not None and "loss" in self.measures:
+            made["loss"] = float(losses.mean())
+        if losses is not None and "in_context" in self.measures:
+            made["in-context score"] = float(in_context_score(losses))
         if "weights" in self.measures:
             made |= lengths(dict(model.module.named_parameters()))
         if "coefficient" in self.measures:
@@ -78,16 +77,11 @@ class TextMeasures:
         return {COEFFICIENT: math.nan, ERROR: math.nan}
 
 
-@dataclass(frozen=True)
-class _Look:
-    model: HookedModel
-    windows: Tensor
-
-    @cached_property
-    @torch.no_grad()
-    def losses(self) -> Float[Tensor, "windows next"]:
-        rows = (Tokens.of(ids).to(self.model.device) for ids in self.windows.split(ROWS))
-        return torch.cat([token_losses(self.model.run(ids, read=[LOGITS]))[0].cpu() for ids in rows])
+@torch.no_grad()
+def next_losses(model: HookedModel, windows: Int[Tensor, "windows context"]) -> Float[Tensor, "windows next"]:
+    """The loss of every next token, in nats."""
+    rows = (Tokens.of(ids).to(model.device) for ids in windows.split(ROWS))
+    return torch.cat([token_losses(model.run(ids, read=[LOGITS]))[0].cpu() for ids in rows])
 
 
 def lengths(weights: Mapping[str, Tensor]) -> dict[str, float]:

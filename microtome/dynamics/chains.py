@@ -78,7 +78,7 @@ class Chains:
         self.loss, self.how, self.generator = loss, how, generator
         self.begun = {name: w.detach() for name, w in at.items()}
         self.weights = {n: w.expand(chains + 1, *w.shape).clone() for n, w in self.begun.items()}
-        self.moves = torch.ones(chains + 1, dtype=torch.bool)
+        self.moves = torch.ones(chains + 1, dtype=torch.bool, device=generator.device)
         self.moves[-1] = False
 
     def steps(self, batches: Iterable[Any]) -> Iterator[Seen]:
@@ -90,7 +90,7 @@ class Chains:
     def _plain(self, batch: Any) -> Seen:
         losses, gradients = self._feel(self.weights, batch)
         self.weights = self._proposed(self.weights, gradients)
-        return Seen(self._excess(losses), torch.ones(len(losses) - 1))
+        return Seen(self._excess(losses), losses.new_ones(len(losses) - 1))
 
     def _adjusted(self, batch: Any) -> Seen:
         here, slope = self._feel(self.weights, batch)
@@ -99,7 +99,7 @@ class Chains:
         gain = self._energy(self.weights, here) - self._energy(wanted, there)
         detail = self._toward(wanted, self.weights, slope_there) - self._toward(self.weights, wanted, slope)
         odds = (gain + detail).nan_to_num(-torch.inf, posinf=-torch.inf).clamp(max=0).exp()
-        taken = torch.rand(odds.shape, generator=self.generator) < odds
+        taken = torch.rand(odds.shape, generator=self.generator, device=odds.device) < odds
         self.weights = {n: torch.where(over(taken, w), wanted[n], w) for n, w in self.weights.items()}
         return Seen(self._excess(torch.where(taken, there, here)), odds[:-1])
 
@@ -114,8 +114,9 @@ class Chains:
 
     def _proposed(self, weights: Weights, slopes: Weights) -> Weights:
         def moved(w: Tensor, slope: Tensor) -> Tensor:
-            noise = torch.randn(w.shape, generator=self.generator, dtype=w.dtype) * math.sqrt(self.how.rate)
-            return torch.where(over(self.moves, w), w - self.how.rate / 2 * slope + noise, w)
+            noise = torch.randn(w.shape, generator=self.generator, dtype=w.dtype, device=w.device)
+            step = math.sqrt(self.how.rate) * noise - self.how.rate / 2 * slope
+            return torch.where(over(self.moves, w), w + step, w)
 
         return {n: moved(w, slopes[n]) for n, w in weights.items()}
 
