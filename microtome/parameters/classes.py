@@ -55,9 +55,9 @@ def lost(
 def pure(
     alike: Float[Tensor, "*seeds rows rows"], classes: int, near: float, generator: torch.Generator, tries: int = 10
 ) -> Float[Tensor, "*seeds classes rows"]:
-    """1 for the rows that are of one class alone, to a share of `near`; `alike` is positive semidefinite.
+    """1 for the rows that are of one class alone, to a share of `near`.
 
-    Alike is taken for how far two rows belong to the same classes, and nothing belongs by less than nothing: what is
+    `alike` is taken for how far two rows belong to the same classes, and nothing belongs by less than nothing: what is
     like two classes is both. Of some tries from drawn beginnings the nearest to `alike` counts.
     """
     alike = alike.clamp(min=0)

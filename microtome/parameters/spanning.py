@@ -114,8 +114,9 @@ class OfClasses(Start):
     ) -> Float[Tensor, "*seeds parts rows"]:
         if self.of == "gradients":
             alike = torch.stack([likeness(*side) for side in sides]).mean(0)
-            root = alike.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
-            return pure(alike / (root[..., :, None] * root[..., None, :]).clamp(min=1e-6), parts, self.near, generator)
+            own = alike.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
+            alike = alike / (own[..., :, None] * own[..., None, :]).clamp(min=1e-6)
+            return pure(alike.clamp(min=0).sqrt(), parts, self.near, generator)  # the mean of its two cosines
         assert isinstance(sample, Tensor)
         x = normalize(sample, dim=-1)
         alike = (x @ x.mT).abs() > self.near

@@ -67,7 +67,7 @@ RESIDUAL = Across(
 GATED = Across(
     "gated functions", 4,
     APD(parts=4, rank=2, k=1.0, simple=0.1, steps=1500, rows=256, start=OfClasses("gradients", near=0.97)),
-    seeds=4,
+    seeds=8,
 )  # fmt: skip
 
 
