@@ -99,10 +99,11 @@ def parted(model: ModularAddition, found: Decomposition, frequencies: list[int])
 
 def least_cosine(plane: Float[Tensor, "2 d"], vectors: Float[Tensor, "parts d"]) -> float:
     """Of the largest principal angle: 1 where the vectors span the plane, 0 where they miss a direction of it."""
-    if len(vectors) < 2:
+    if not len(vectors):
         return 0.0
     _, sizes, ways = torch.linalg.svd(vectors.double(), full_matrices=False)
-    return float(principal_angles(plane, ways[sizes > SAME * sizes[0]]).max().cos())
+    held = ways[sizes > SAME * sizes[0]]
+    return float(principal_angles(plane, held).max().cos()) if len(held) > 1 else 0.0
 
 
 def answer_planes(p: int, frequencies: list[int]) -> Planes:

@@ -31,6 +31,7 @@ def test_the_least_cosine_is_of_the_direction_that_is_spanned_worst() -> None:
     assert least_cosine(plane, basis(P)[[5, 7]]) == pytest.approx(0, abs=1e-6)
     turned = torch.stack((plane[0], plane[1] + basis(P)[0]))
     assert least_cosine(plane, turned) == pytest.approx(0.5**0.5)
+    assert least_cosine(plane, plane[:1].repeat(3, 1)) == least_cosine(plane, plane[:0]) == 0
 
 
 def test_where_attention_is_even_the_stream_holds_what_the_embedding_holds() -> None:
