@@ -195,9 +195,10 @@ def table(outcomes: list[tuple[Experiment, Outcome]]) -> Table:
 
 
 def across_table(spans: list[tuple[Across, list[Spanned]]]) -> Table:
-    head = ("network", "functions", "own part", "in both layers", "AUROC", "within rows", "seconds")
+    head = ("network", "functions", "own part", "in both layers", "least held", "AUROC", "within rows", "seconds")
     rows = [
         [f"{of.kind}, network {i}", str(len(f.own)), str(sum(f.alone)), str(sum(f.everywhere)),
+         f"{min(f.held):.2f}",
          f"{f.scrubs.separation:.3f}", f"{f.scrubs.within_rows:.3f}", f"{f.seconds:.0f}"]
         for of, found in spans for i, f in enumerate(found)
     ]  # fmt: skip

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from microtome.core.schedule import Cosine
@@ -90,13 +90,21 @@ def residual(seed: int, steps: int, rows: int) -> Subject:
 
 
 class Spanned(NamedTuple):
-    """One network: which part each function uses most, whether no other function does, and in how many layers it is."""
+    """One network: the part that each function uses most, whether no other function does, and how much it holds.
+
+    `held` is of the layer in which it holds least: what leaving the part out there does to the function, over what
+    leaving out the whole layer does, in mean square.
+    """
 
     own: list[int]
     alone: list[bool]
-    everywhere: list[bool]
+    held: list[float]
     scrubs: Scrubs
     seconds: float
+
+    @property
+    def everywhere(self) -> list[bool]:
+        return [held >= HALF for held in self.held]
 
     @property
     def share(self) -> float:
@@ -109,7 +117,7 @@ class Spanned(NamedTuple):
     @classmethod
     def read(cls, plain: Mapping[str, Any]) -> "Spanned":
         scrubbed = Scrubs.read(plain["scrubs"])
-        return cls(plain["own"], plain["alone"], plain["everywhere"], scrubbed, plain["seconds"])
+        return cls(plain["own"], plain["alone"], plain["held"], scrubbed, plain["seconds"])
 
 
 def spanned(of: Across, number: int, setting: Setting, watch: Watch) -> Spanned:
@@ -125,8 +133,8 @@ def spanned(of: Across, number: int, setting: Setting, watch: Watch) -> Spanned:
     x = feed.batch(JUDGED + 1, (), generator).x[1:]
     judged = scrubs(found.parts, x, method, method.k_of(feed), generator)
     alone = torch.bincount(own, minlength=method.parts)[own] == 1
-    everywhere = in_every_layer(found.parts, subject, own, method.parts)
-    return Spanned(own.tolist(), alone.tolist(), everywhere.tolist(), judged, time.process_time() - begun)
+    held = least_held(found.parts, subject, own, method.parts)
+    return Spanned(own.tolist(), alone.tolist(), held.tolist(), judged, time.process_time() - begun)
 
 
 def owners(learned: Decomposed, alone: Float[Tensor, "functions rows d"], method: APD) -> Int[Tensor, "functions"]:
@@ -136,21 +144,21 @@ def owners(learned: Decomposed, alone: Float[Tensor, "functions rows d"], method
 
 
 @torch.no_grad()
-def in_every_layer(
+def least_held(
     learned: Decomposed, subject: Subject, own: Int[Tensor, "functions"], parts: int
-) -> Bool[Tensor, "functions"]:
-    """Whether leaving a function's part out of any one layer moves it half as much as leaving all of that layer out."""
+) -> Float[Tensor, "functions"]:
+    """What leaving a function's part out of a layer does, over what leaving out the layer does: the least of layers."""
     functions, rows = subject.alone.shape[:2]
     x = subject.alone.flatten(0, 1)
     but_own = (torch.arange(parts) != own.repeat_interleave(rows)[:, None]).to(x)
     held: list[Tensor] = []
     for layer in subject.layers:
-        one, all_of_it = (
+        one, whole = (
             without(learned, x, kept, layer).unflatten(0, (functions, rows)).mean(1)
             for kept in (but_own, torch.zeros_like(but_own))
         )
-        held.append(one >= HALF * all_of_it)
-    return torch.stack(held).all(0)
+        held.append(one / whole.clamp(min=1e-12))
+    return torch.stack(held).amin(0)
 
 
 def without(

@@ -12,7 +12,7 @@ from microtome.parameters.apd import APD
 from microtome.parameters.decomposed import Decomposed, Factors
 from microtome.parameters.spanning import OfClasses
 from microtome.studies.apd import Apd, Experiment, Size
-from microtome.studies.apd_across import Across, Spanned, gated, in_every_layer, owners
+from microtome.studies.apd_across import HALF, Across, Spanned, gated, least_held, owners
 from microtome.studies.apd_scrubs import Scrubs, scrubs
 from microtome.studies.spd import Toys
 from microtome.studies.study import Setting, conduct
@@ -71,8 +71,9 @@ def test_parts_that_are_the_functions_are_their_own_in_both_layers() -> None:
     method = replace(FEW, rank=6)
     learned = truth(subject.module)
     own = owners(learned, subject.alone, method)
-    assert own.tolist() == [0, 1, 2, 3] and in_every_layer(learned, subject, own, 4).all()
-    assert not in_every_layer(learned, subject, own.roll(1), 4).any()
+    assert own.tolist() == [0, 1, 2, 3]
+    torch.testing.assert_close(least_held(learned, subject, own, 4), torch.ones(4))  # no other part does anything
+    assert (least_held(learned, subject, own.roll(1), 4) < HALF).all()
     assert owners(truth(subject.module, merged=True), subject.alone, method).tolist() == [0, 0, 2, 3]
     x = subject.data.draw(300, drawn(1))
     x = x[(x[:, 1:].sum(1) == 1)]
@@ -81,6 +82,6 @@ def test_parts_that_are_the_functions_are_their_own_in_both_layers() -> None:
 
 def test_a_function_counts_once_its_part_is_its_own_and_everywhere() -> None:
     nothing = Scrubs(torch.zeros(1), torch.zeros(1))
-    found = Spanned([0, 1, 1, 2], [True, False, False, True], [True, True, True, False], nothing, 0.0)
+    found = Spanned([0, 1, 1, 2], [True, False, False, True], [HALF, 1.0, 1.0, 0.9 * HALF], nothing, 0.0)
     assert found.share == 0.25
     assert Spanned.read(json.loads(json.dumps(found.plain()))).share == 0.25
