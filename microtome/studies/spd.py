@@ -95,7 +95,11 @@ class Spd(Study):
         bench = Bench(replace(setting, seed=setting.seed + UNSEEN), watch)
         plain, joined = bench.apart(size.narrow), bench.apart(size.narrow, identity=True)
         both = bench.beside(size.narrow, size.effort)
-        claims = [*narrow_claims(size.narrow, plain), identity_claim(size.narrow, joined), *both.claims(2)]
+        claims = [
+            *narrow_claims(size.narrow, plain),
+            identity_claim(size.narrow, joined),
+            *both.claims(size.narrow.toys.hidden),
+        ]
         shown = [said(), *tables(size.narrow, plain, joined), *importances(plain.chosen[0])]
         if size.wide is not None:
             wide, wide_joined = bench.apart(size.wide), bench.apart(size.wide, identity=True)
