@@ -127,9 +127,13 @@ class Evaluation:
 
     @cached_property
     def texts(self) -> tuple[Text, Text]:
-        """Training text and held-out text, labelled if either Python or the user says how."""
+        """Training text and held-out text, labelled if either Python or the user says how.
+
+        Of many documents each: what is learned from few holds of few.
+        """
         if self.own_labels is None:
-            return self.reading.proposals, self.reading.held_out
+            given, read = self.settings, self.reading.of_many
+            return read("train", given.tokens), read("held_out", given.held_out)
         return self._own("train", self.settings.tokens), self._own("held_out", self.settings.held_out)
 
     def _own(self, part: Part, tokens: int) -> Text:

@@ -6,10 +6,13 @@ from functools import cached_property
 from microtome.cli.settings import Settings
 from microtome.data.corpus import context_of, cut, documents
 from microtome.data.labels import label_tokens
+from microtome.data.spread import spread
 from microtome.data.text import Document, Part
 from microtome.data.windows import Text, Window, gather, pieces
 from microtome.models.hooked import HookedModel
 from microtome.models.load import load
+
+WIDER = 4  # times the text that is wanted, out of which it is taken where it should be of many documents
 
 
 class Reading:
@@ -46,6 +49,12 @@ class Reading:
         """Text from which explanations are proposed: training documents, those first that were harvested last."""
         found = self._cut(reversed(documents(self.settings.text, "train", self.settings.seed)), self.labelled)
         return gather(found, max(1, self.settings.proposals // (self.context - 1)))
+
+    def of_many(self, part: Part, tokens: int) -> Text:
+        """So much text out of four times as much: windows of as many documents as that holds, the last ones first."""
+        found = self._cut(reversed(documents(self.settings.text, part, self.settings.seed)), self.labelled)
+        mixed = spread(found, WIDER * tokens, f"{self.settings.seed}")
+        return gather(mixed, max(1, tokens // (self.context - 1)))
 
     @property
     def about_held_out(self) -> str:
