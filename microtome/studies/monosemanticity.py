@@ -115,7 +115,7 @@ class Material:
         baselines: dict[str, Callable[[], Dictionary]] = {
             "neurons": lambda: Strongest(neurons(slide.model, layer_of(slide.site)), k),
             "frozen random": lambda: random_dictionary(slide.site, slide.sample, width, k, self._drawn()),
-            "frozen encoder": lambda: frozen_encoder(slide.site, slide.sample, width, k, self._drawn()),
+            "frozen encoder": lambda: frozen_encoder(slide.site, slide.sample, width, k, self._drawn(1)),
             "principal": lambda: Strongest(all_principal(slide.site, slide.sample), k),
         }
         return baselines[name]() if name in baselines else self._learned(name)
@@ -125,8 +125,9 @@ class Material:
         make = recipes.frozen_decoder if name == "frozen decoder" else recipes.topk
         return self.slide.learned(name, make, width)
 
-    def _drawn(self) -> torch.Generator:
-        return torch.Generator().manual_seed(self.setting.seed)
+    def _drawn(self, more: int = 0) -> torch.Generator:
+        """Of the setting's seed, or so many more: two dictionaries of one seed would have the same encoder."""
+        return torch.Generator().manual_seed(self.setting.seed + more)
 
     # ------------------------------------------------------------ what they are like
 
