@@ -66,8 +66,8 @@ RESIDUAL = Across(
 )  # fmt: skip
 GATED = Across(
     "gated functions", 4,
-    APD(parts=4, rank=2, k=1.0, simple=0.1, steps=1500, rows=256, start=OfClasses("gradients", near=0.97)),
-    seeds=8,
+    APD(parts=4, rank=2, k=1.0, simple=0.5, steps=1500, rows=256, start=OfClasses("gradients", near=0.97)),
+    seeds=4,
 )  # fmt: skip
 
 
