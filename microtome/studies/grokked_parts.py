@@ -4,6 +4,8 @@ Each key frequency k is a plane: of answers, spanned by cos w_k c and sin w_k c;
 read, spanned by what stands there of cos w_k a + cos w_k b and of the sines. All key frequencies act on every input, so
 nothing that is learnt from which parts matter on which inputs need tell one plane's parts from another's. Networks as
 in Nanda et al. 2023 (arXiv 2301.05217), parts as in Bushnaq et al. 2025 (arXiv 2506.20790).
+
+Parts that begin along inputs read from the planes from the first; so they are also begun as drawn.
 """
 
 from collections.abc import Callable
@@ -17,7 +19,7 @@ from microtome.circuits.subspace import principal_angles
 from microtome.dynamics.fourier import basis, rows_of
 from microtome.dynamics.frequencies import neuron_frequencies
 from microtome.notebook.page import Heading, Sentence, Table
-from microtome.parameters.begin import FromRows
+from microtome.parameters.begin import Begin, Drawn, FromRows
 from microtome.parameters.decompose import Decomposition, decompose
 from microtome.parameters.matching import OFF
 from microtome.parameters.objectives import squared
@@ -30,7 +32,8 @@ from microtome.toys.named import AtEquals
 
 OWN = "asked of this study; unpublished"
 W_IN, W_OUT = "addition.w_in", "addition.w_out"
-METHOD = SPD(parts=40, minimal=1e-2, steps=2000, begin=FromRows())  # drawn reads keep what no input shows them
+METHOD = SPD(parts=40, minimal=1e-2, steps=2000)
+BEGINNINGS: dict[str, Begin] = {"along inputs": FromRows(), "as drawn": Drawn()}
 SAME = 1e-6  # of the largest: smaller directions are rounding errors
 Planes = dict[int, Float[Tensor, "2 d"]]  # by frequency
 
@@ -42,10 +45,11 @@ class Parted:
     `cosine`: by frequency, of the largest principal angle between its plane and the span of the parts. `chance`: the
     root of the mean squared cosine with so many random directions. `matter`: parts that matter on a pair, on average.
     `pure`: the share of them more than 85% of whose activity is at one frequency. `held`: the share of the weight's
-    square that is in the parts.
+    square that is in the parts. `begun` is one of the beginnings.
     """
 
     name: str
+    begun: str
     alive: int
     matter: float
     cosine: dict[int, float]
@@ -58,7 +62,9 @@ class Parted:
         return min(self.cosine.values(), default=float("nan"))
 
 
-def taken_apart(model: ModularAddition, method: SPD, seed: int, tell: Callable[[int], None]) -> Decomposition:
+def taken_apart(
+    model: ModularAddition, method: SPD, begin: Begin, seed: int, tell: Callable[[int], None]
+) -> Decomposition:
     """The neurons' weights, learnt on all pairs; what is missed of logits and of weights is relative to their size."""
     pairs = model.pairs()[:, :2]
     with torch.no_grad():
@@ -68,12 +74,12 @@ def taken_apart(model: ModularAddition, method: SPD, seed: int, tell: Callable[[
     def relative(now: Float[Tensor, "*rows p"], was: Float[Tensor, "*rows p"]) -> Float[Tensor, "*rows"]:
         return squared(now, was) / variance
 
-    how = replace(method, distance=relative, faithful=method.faithful / size)
+    how = replace(method, begin=begin, distance=relative, faithful=method.faithful / size)
     return decompose(AtEquals(model), Given(pairs), [W_IN, W_OUT], method=how, seeds=1, seed=seed, tell=tell)
 
 
 @torch.no_grad()
-def parted(model: ModularAddition, found: Decomposition, frequencies: list[int]) -> list[Parted]:
+def parted(model: ModularAddition, found: Decomposition, frequencies: list[int], begun: str) -> list[Parted]:
     """What the parts of both weights span: what those of the first read, what those of the second say of answers."""
     looked = found.parts.look(model.pairs()[:, :2])
     importance, activity = looked.importance, looked.activation
@@ -88,7 +94,7 @@ def parted(model: ModularAddition, found: Decomposition, frequencies: list[int])
         weight = rest + factors[name].sum()
         active = activity[name][:, on].unflatten(0, (model.p, model.p))
         made.append(Parted(
-            name, alive=int(on.sum()), matter=float((importance[name] > OFF).float().sum(1).mean()),
+            name, begun, alive=int(on.sum()), matter=float((importance[name] > OFF).float().sum(1).mean()),
             cosine={k: least_cosine(plane, vectors[on]) for k, plane in planes.items()},
             chance=min(1.0, int(on.sum()) / vectors.shape[1]) ** 0.5,
             pure=float(neuron_frequencies(active).belong().float().mean()) if on.any() else 0.0,
@@ -127,7 +133,9 @@ def claims(found: list[Parted]) -> tuple[Claim, ...]:
     """Each about the worst frequency."""
     said = {W_IN: "read by parts of the first weight", W_OUT: "written by parts of the second"}
     return tuple(
-        at_least(f"planes of key frequencies {said[one.name]}, least cosine", 0.95, one.worst, source=OWN)
+        at_least(
+            f"planes of key frequencies {said[one.name]}, begun {one.begun}: least cosine", 0.95, one.worst, source=OWN
+        )
         for one in found
     )
 
@@ -135,11 +143,20 @@ def claims(found: list[Parted]) -> tuple[Claim, ...]:
 def pieces(found: list[Parted]) -> tuple[Heading | Sentence | Table, ...]:
     frequencies = list(found[0].cosine)
     rows = [
-        [one.name, str(one.alive), f"{one.matter:.1f}", *(f"{one.cosine[k]:.3f}" for k in frequencies),
+        [one.name, one.begun, str(one.alive), f"{one.matter:.1f}", *(f"{one.cosine[k]:.3f}" for k in frequencies),
          f"{one.chance:.2f}", f"{one.pure:.0%}", f"{one.held:.0%}"]
         for one in found
     ]  # fmt: skip
-    head = ("weight", "parts", "on a pair", *(f"plane of {k}" for k in frequencies), "chance", "of one", "held")
+    head = (
+        "weight",
+        "begun",
+        "parts",
+        "on a pair",
+        *(f"plane of {k}" for k in frequencies),
+        "chance",
+        "of one",
+        "held",
+    )
     return (
         Heading("Its weights taken apart"),
         Sentence(
@@ -147,7 +164,8 @@ def pieces(found: list[Parted]) -> tuple[Heading | Sentence | Table, ...]:
             "chance is that many random directions. The column before the last is the share of parts more than 85% of "
             "whose activity is at one frequency: the parts span the planes together, and only so many keep to one. "
             "Held is the share of a weight's square that is in the parts; what is left is masked like a part of no "
-            "importance."
+            "importance. Parts that begin along inputs read from the planes from the first; drawn ones keep in what "
+            "they read directions that no input shows."
         ),
-        Table(head, rows, numeric=tuple(range(1, len(head)))),
+        Table(head, rows, numeric=tuple(range(2, len(head)))),
     )

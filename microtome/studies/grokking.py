@@ -28,7 +28,7 @@ from microtome.store.checkpoint import load_state, save_state
 from microtome.store.records import Claim, Stretch
 from microtome.store.tensors import read_tensors, write_tensors
 from microtome.studies.chart import Chart, Series
-from microtome.studies.grokked_parts import METHOD, Parted, parted, taken_apart
+from microtome.studies.grokked_parts import BEGINNINGS, METHOD, Parted, parted, taken_apart
 from microtome.studies.grokked_parts import claims as claims_of_parts
 from microtome.studies.grokked_parts import pieces as pieces_of_parts
 from microtome.studies.study import Report, Setting, Study, Watch, at_least, at_most
@@ -244,12 +244,15 @@ def kept(one: Grown, size: Size, seed: int, folder: Path) -> None:
 
 
 def planes(size: Size, setting: Setting, frequencies: list[int], watch: Watch) -> list[Parted]:
-    """The first seed's network as it was in the end, its neurons' weights taken apart."""
+    """The first seed's network as it was in the end, its neurons' weights taken apart from each beginning."""
     model = network(size, setting.seed)
     model.load_state_dict(read_tensors(checkpoints(setting.into / f"seed-{setting.seed}")[-1].path))
-    with watch.stage("take the neurons' weights apart", size.parts.steps, "steps") as advance:
-        found = taken_apart(model, size.parts, setting.seed, advance)
-    return parted(model, found, frequencies)
+    made: list[Parted] = []
+    for begun, begin in BEGINNINGS.items():
+        with watch.stage(f"take the neurons' weights apart, begun {begun}", size.parts.steps, "steps") as advance:
+            found = taken_apart(model, size.parts, begin, setting.seed, advance)
+        made += parted(model, found, frequencies, begun)
+    return made
 
 
 def stages(curves: Curves) -> Phases | None:

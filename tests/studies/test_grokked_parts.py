@@ -5,6 +5,7 @@ import torch
 
 from microtome.dynamics.fourier import basis, rows_of
 from microtome.notebook.page import Table
+from microtome.parameters.begin import Drawn, FromRows
 from microtome.parameters.spd import SPD
 from microtome.studies.grokked_parts import (
     W_OUT,
@@ -44,8 +45,8 @@ def test_where_attention_is_even_the_stream_holds_what_the_embedding_holds() -> 
 
 def test_parts_that_are_the_whole_weight_span_every_plane() -> None:
     model = network()
-    found = taken_apart(model, SPD(parts=32, steps=1, rows=32, minimal=0.0), 0, lambda done: None)
-    seen = {one.name: one for one in parted(model, found, [1, 4])}
+    found = taken_apart(model, SPD(parts=32, steps=1, rows=32, minimal=0.0), FromRows(), 0, lambda done: None)
+    seen = {one.name: one for one in parted(model, found, [1, 4], "along inputs")}
     assert seen[W_OUT].alive >= P and seen[W_OUT].chance == 1 and seen[W_OUT].worst == pytest.approx(1, abs=1e-4)
     assert all(claim.found is not None for claim in claims(list(seen.values())))
     tables = [piece for piece in pieces(list(seen.values())) if isinstance(piece, Table)]
@@ -54,5 +55,5 @@ def test_parts_that_are_the_whole_weight_span_every_plane() -> None:
 
 def test_without_key_frequencies_nothing_is_claimed_to_hold() -> None:
     model = network()
-    found = taken_apart(model, SPD(parts=2, steps=1, rows=8), 0, lambda done: None)
-    assert not any(claim.ok for claim in claims(parted(model, found, [])))
+    found = taken_apart(model, SPD(parts=2, steps=1, rows=8), Drawn(), 0, lambda done: None)
+    assert not any(claim.ok for claim in claims(parted(model, found, [], "as drawn")))

@@ -49,7 +49,7 @@ def test_a_share_of_the_pairs_is_trained_on() -> None:
 
 def test_the_study_runs(tmp_path: Path) -> None:
     report = Grokking(quick=TINY).run(Setting(tmp_path, quick=True), Silent())
-    assert len({c.name for c in report.claims}) == len(report.claims) == 11
+    assert len({c.name for c in report.claims}) == len(report.claims) == 13
     assert not next(c for c in report.claims if "phases" in c.name).ok  # so few steps do not grok
     kept = Dynamics.read(tmp_path / "seed-1")
     assert kept.steps == [0, 2, 4, 6] and not kept.phases
