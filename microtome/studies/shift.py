@@ -27,18 +27,15 @@ from microtome.circuits.shift import Verdicts, classifier, judged, mask_without,
 from microtome.core.component import Component, Dictionary
 from microtome.core.edit import Edit, add, splice
 from microtome.core.errors import Refusal
-from microtome.core.fit import fit
 from microtome.core.inputs import Tokens
-from microtome.core.schedule import Linear, WarmUp
 from microtome.core.site import Site
 from microtome.data.windows import gather, pieces
-from microtome.dictionaries import recipes
 from microtome.models.hooked import HookedModel
 from microtome.models.load import load
 from microtome.notebook.page import Sentence, Table
 from microtome.store.records import Claim
 from microtome.studies.chart import Chart, Series, Style
-from microtome.studies.material import harvested, read
+from microtome.studies.material import read, topk_of
 from microtome.studies.study import Report, Setting, Study, Watch, about, at_least, at_most
 
 MARKS = "Marks et al. 2024, arXiv 2403.19647, section 4"
@@ -109,7 +106,17 @@ class Shift(Study):
         size = self.quick if setting.quick else self.full
         model = load(setting.model, device=setting.device)
         site = model.site(f"resid_post.{size.layer}")
-        sae = learned(model, site, size, setting, watch)
+        sae = topk_of(
+            model,
+            site,
+            setting,
+            watch,
+            tokens=size.tokens,
+            passes=size.passes,
+            width=size.width,
+            k=size.k,
+            rate=size.rate,
+        )
         material = drawn(model, size, setting)
         watch.say(f"{len(material.ambiguous.tokens)} rows to learn from, {len(material.judged.tokens)} to be judged on")
         removal = Removal.of(model, site, sae, material, size)
@@ -122,23 +129,7 @@ class Shift(Study):
 STUDY = Shift()
 
 
-# ---------------------------------------------------------------- the autoencoder and the rows
-
-
-def learned(model: HookedModel, site: Site, size: Size, setting: Setting, watch: Watch) -> Dictionary:
-    """A TopK autoencoder of the site."""
-    acts = harvested(model, [site], setting, "train", size.tokens, watch).at(site)
-    generator = torch.Generator().manual_seed(setting.seed)
-    recipe = recipes.topk(site, acts.sample(10_000, setting.seed), size.width, size.k, generator)
-    batch = 1024
-    steps = acts.batches_in(size.passes, batch)
-    schedule = WarmUp(20) * Linear(steps // 2, steps + 1)
-    batches = acts.batches(batch, epochs=size.passes, seed=setting.seed)
-    learning = fit(recipe.dictionary, batches, recipe.objective, lr=size.rate, clip=1.0, schedule=schedule)
-    with watch.stage("fit", steps, "steps") as advance:
-        for step in learning:
-            advance(step.index)
-    return recipe.dictionary
+# ---------------------------------------------------------------- the rows
 
 
 def drawn(model: HookedModel, size: Size, setting: Setting) -> Material:

@@ -27,6 +27,7 @@ STUDIES = {  # each module holds its study as STUDY
     "dynamics": "microtome.studies.dynamics",
     "entities": "microtome.studies.entities",
     "ground_truth": "microtome.studies.ground_truth",
+    "golden_gate": "microtome.studies.golden_gate",
     "grokking": "microtome.studies.grokking",
     "induction": "microtome.studies.induction",
     "ioi": "microtome.studies.ioi",
