@@ -87,19 +87,24 @@ def examined(material: Material, watch: Watch) -> dict[str, dict[str, Any]]:
     """What the catalogues do not say: loss recovered, and F1 of single components. Kept as it comes."""
     kept = Kept(material.setting.into / "examined.jsonl", material.kept.setting)
     names = (OWN, *BASELINES)
+    losses = kept.of("losses", lambda: spliced(material, names))
     with watch.stage("examine", len(names), "dictionaries") as advance:
         for number, name in enumerate(names, 1):
-            kept.of(name, lambda name=name: examination(material, material.dictionary(name)))
+            kept.of(name, lambda name=name: told(material, material.dictionary(name)))
             advance(number)
-    return {name: kept.found[name] for name in names}
+    return {name: {"ce_recovered": losses[name], **kept.found[name]} for name in names}
 
 
-def examination(material: Material, dictionary: Dictionary) -> dict[str, float]:
+def spliced(material: Material, names: Sequence[str]) -> dict[str, float]:
+    """The share of the loss that each dictionary recovers in the place of the site that it writes at."""
     model, tokens = material.slide.model, material.held_out.tokens[:SPLICED]
-    dictionary = dictionary.to(material.setting.device)
-    mean = variance(model, dictionary, tokens).mean
-    found = {"ce_recovered": recovered(model, [dictionary], mean.to(model.device), tokens).shares[0]}
-    return found | told(material, dictionary)
+    made = {name: material.dictionary(name).to(material.setting.device) for name in names}
+    found: dict[str, float] = {}
+    for site in dict.fromkeys(dictionary.writes[0] for dictionary in made.values()):
+        here = {name: dictionary for name, dictionary in made.items() if dictionary.writes[0] == site}
+        mean = variance(model, next(iter(here.values())), tokens).mean.to(model.device)
+        found |= dict(zip(here, recovered(model, list(here.values()), mean, tokens).shares, strict=True))
+    return found
 
 
 def told(material: Material, dictionary: Dictionary) -> dict[str, float]:
@@ -111,6 +116,7 @@ def told(material: Material, dictionary: Dictionary) -> dict[str, float]:
     truths = [truth.without(missing(*truths)) for truth in truths]
     if not truths[0].names:
         raise Refusal("no fact of syntax is in both parts of the text; give more text")
+    dictionary = dictionary.to(material.setting.device)
     seen = [fired(material, dictionary, text) for text in texts]
     found = judged(detectors(seen[0], truths[0]), seen[1], truths[1])
     return {"f1": float(mean_f1(found.sum(0))), "f1_by_chance": float(mean_f1(chance(truths[1]).sum(0)))}
