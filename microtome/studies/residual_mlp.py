@@ -6,9 +6,8 @@ more layers every network is published here, whatever was found.
 """
 
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -112,14 +111,8 @@ def kept(of: Depth, number: int, setting: Setting, watch: Watch) -> Found:
     """What was found of this network before, or what is found now."""
     settings = {name: str(value) for name, value in vars(of.method).items() if name != "distance"}
     about = asdict(replace(of, networks=0)) | {"method": settings, "seed": setting.seed}
-    found = Kept(setting.into / "found.jsonl", about).of(
-        f"network {number}", lambda: taken_apart(of, number, setting, watch)._asdict()
-    )
-    return read(found)
-
-
-def read(plain: Mapping[str, Any]) -> Found:
-    return Found(**plain)
+    results = Kept(setting.into / "found.jsonl", about)
+    return Found(**results.of(f"network {number}", lambda: taken_apart(of, number, setting, watch)._asdict()))
 
 
 def taken_apart(of: Depth, number: int, setting: Setting, watch: Watch) -> Found:
