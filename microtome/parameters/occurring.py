@@ -10,6 +10,8 @@ from torch.nn.functional import normalize
 from microtome.parameters.begin import Begin, Met, commonest, directions, pick
 from microtome.parameters.decomposed import Factors
 
+FAINT = 0.1  # of what inputs have most of in common: directions of less are not told apart
+
 
 @dataclass(frozen=True)
 class FromInputs(Begin):
@@ -34,7 +36,7 @@ class FromInputs(Begin):
         axes = torch.eye(size, parts, device=weight.device, dtype=weight.dtype).mT.expand(*lead, parts, size)
         crowded = (found.sum(-1) > size)[..., None, None]
         inputs = torch.where(crowded, axes, occurring * found[..., None])
-        read, write = torch.linalg.pinv(inputs.mT), inputs @ weight.mT
+        read, write = torch.linalg.pinv(inputs.mT, rtol=FAINT), inputs @ weight.mT
         most = (met.x @ read.mT).abs().amax(-2)[..., None]
         read, write = read / most.clamp(min=1e-6), write * most
         spare = [self.small * directions((*lead, parts, w), generator) for w in (size, weight.shape[-2])]
