@@ -157,24 +157,27 @@ def holds_it(concept: str, text: str) -> bool:
 
 
 def choose(writer: Writer, sae: Dictionary, site: Site, begun: Tokens, watch: Watch) -> Chosen:
-    """Of all concepts that at most 3% of ordinary texts hold, the latent and dose at which most texts hold it and none
-    has broken down. Raises Refusal where every concept is too common, or no dose works."""
+    """Of all concepts that at most 3% of ordinary texts hold, and all latents and doses at which text has not broken
+    down, the one that is preferred. Raises Refusal where every concept is too common, or no dose works."""
     ordinary = writer.written(begun)
     texts = [writer.model.tokenizer.decode(row) for row in ordinary.tolist()]
-    rare = [c for c in CONCEPTS if sum(holds_it(c, t) for t in texts) <= 0.03 * len(texts)]
-    plain, most = writer.nats(begun, ordinary), largest(writer, sae, site, begun)
-    best: tuple[float, Chosen] | None = None
+    shares = {c: sum(holds_it(c, t) for t in texts) / len(texts) for c in CONCEPTS}
+    rare = [c for c in CONCEPTS if shares[c] <= 0.03]
+    dear, most = writer.nats(begun, ordinary) + BROKEN, largest(writer, sae, site, begun)
+    working: list[tuple[Chosen, Texts]] = []
     with watch.stage("choose", len(rare), "concepts") as advance:
         for i, concept in enumerate(rare):
-            for chosen, found in tried(writer, sae, concept, most, begun):
-                if found.nats <= plain + BROKEN and (best is None or found.share > best[0]):
-                    best = found.share, chosen
+            working += [each for each in tried(writer, sae, concept, most, begun) if each[1].nats <= dear]
             advance(i + 1)
-    if best is None:
-        raise Refusal(
-            "no concept is rare enough in ordinary text, or every dose breaks it; give another model or layer"
-        )
-    return best[1]
+    if not working:
+        raise Refusal("no concept is rare enough in ordinary text, or every dose breaks it; give another model, layer")
+    return max(working, key=lambda each: preference(each[1].share, shares[each[0].concept]))[0]
+
+
+def preference(share: float, ordinary: float) -> tuple[bool, float, float]:
+    """The rarest concept that more than half of the texts hold, and where there is none, what most texts hold."""
+    enough = share > 0.5
+    return enough, -ordinary if enough else 0.0, share
 
 
 def tried(

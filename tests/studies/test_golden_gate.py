@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from microtome.studies.golden_gate import BROKEN, Found, GoldenGate, Size, Texts, breaks_at, holds_it
+from microtome.studies.golden_gate import BROKEN, Found, GoldenGate, Size, Texts, breaks_at, holds_it, preference
 from microtome.studies.study import Setting
 from tests.studies.sums import Silent
 
@@ -25,6 +25,18 @@ def test_text_breaks_down_at_the_least_dose_that_costs_too_much() -> None:
     found = Found(plain, [1.0, 2.0, 4.0], [plain, dear, plain], [])
     assert breaks_at(found) == 2.0
     assert breaks_at(Found(plain, [1.0], [plain], [])) == float("inf")
+
+
+def test_the_rarest_concept_that_works_is_preferred() -> None:
+    kinds = [
+        (0.9, 0.02),
+        (0.6, 0.0),
+        (0.7, 0.0),
+        (0.4, 0.0),
+        (0.45, 0.03),
+    ]  # share when steered, share in ordinary text
+    assert max(kinds, key=lambda each: preference(*each)) == (0.7, 0.0)
+    assert max(kinds[3:], key=lambda each: preference(*each)) == (0.45, 0.03)
 
 
 def test_the_study_runs(tmp_path: Path) -> None:
