@@ -43,6 +43,7 @@ from microtome.dictionaries.normalisation import (
 from microtome.dictionaries.one_site import OneSite
 from microtome.dictionaries.sae import SAE
 from microtome.dictionaries.transcoder import Transcoder
+from microtome.directions.control import Redirected
 from microtome.models.hooked import HookedModel
 from microtome.parameters.weight_parts import WeightParts
 from microtome.store.harvest import harvest
@@ -131,6 +132,7 @@ DICTIONARIES: dict[str, Callable[[], Dictionary]] = {
     "SAE, whitened": lambda: sae(TopK(4), Whitening.of(activations())),
     "SAE, layer norm": lambda: sae(TopK(4), LayerNorm(WIDTH)),
     "SAE, unit norm": lambda: sae(ReLU(), UnitNorm(WIDTH)),
+    "SAE, one component redirected": lambda: Redirected(sae(ReLU())[3], torch.ones(WIDTH)).requires_grad_(False),
     "SAE, unchanged": lambda: sae(ReLU(), Unchanged(WIDTH)),
     "transcoder": lambda: transcoder(TopK(4)),
     "transcoder, skip": lambda: transcoder(ReLU(), skip=True),

@@ -27,6 +27,9 @@ class Redirected(Dictionary):
         moved = self.instead - self.inner[self.index].direction
         return self.inner.decode(codes) + codes.of(self.index)[..., None] * moved
 
+    def bypass(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "..."]:
+        return self.inner.bypass(x)
+
     def directions(self) -> Directions:
         read, write = self.inner.directions()
         write = write.clone()
