@@ -36,6 +36,7 @@ from microtome.studies.study import Report, Setting, Study, Watch, at_least, at_
 
 TEMPLETON = "Templeton et al. 2024, Scaling Monosemanticity"
 BROKEN = 1.0  # nats a token beyond those of ordinary text
+REPEATS = 0.6  # of the different tokens in ordinary text: below it a text repeats itself, which costs few nats
 CONCEPTS = (
     "raise", "yield", "lambda", "import", "class", "while", "assert", "global", "async", "try", "with", "del", "print",
     "None", "True",
@@ -66,11 +67,17 @@ QUICK = Size(tokens=120_000, texts=64, trials=32, candidates=3, controls=2, dose
 
 
 class Texts(NamedTuple):
-    """What was written: the share that holds the concept, nats a token for the untouched model, and one of them."""
+    """What was written: the share that holds the concept, nats a token for the untouched model, how many of a text's
+    tokens are different ones, and one of the texts."""
 
     share: float
     nats: float
+    distinct: float
     example: str
+
+    def broken(self, ordinary: "Texts") -> bool:
+        """Whether they cost the untouched model a nat a token more than ordinary ones, or repeat themselves."""
+        return self.nats > ordinary.nats + BROKEN or self.distinct < REPEATS * ordinary.distinct
 
 
 class Chosen(NamedTuple):
@@ -134,11 +141,15 @@ class Writer:
         return said.ids[:, begun.ids.shape[1] :]
 
     def judged(self, begun: Tokens, concept: str, edits: Sequence[Edit] = ()) -> Texts:
-        new = self.written(begun, edits)
+        return self.weighed(begun, self.written(begun, edits), concept)
+
+    def weighed(self, begun: Tokens, new: Int[Tensor, "texts new"], concept: str) -> Texts:
+        """What was written already."""
         texts = [self.model.tokenizer.decode(row) for row in new.tolist()]
         holds = [holds_it(concept, text) for text in texts]
         example = next((t for t, h in zip(texts, holds, strict=True) if h), texts[0])
-        return Texts(sum(holds) / len(texts), self.nats(begun, new), example)
+        distinct = sum(len(set(row)) for row in new.tolist()) / new.numel()
+        return Texts(sum(holds) / len(texts), self.nats(begun, new), distinct, example)
 
     def nats(self, begun: Tokens, new: Int[Tensor, "texts new"]) -> float:
         """The untouched model's cross-entropy of what was written."""
@@ -160,18 +171,18 @@ def choose(writer: Writer, sae: Dictionary, site: Site, begun: Tokens, watch: Wa
     """Of all concepts that at most 3% of ordinary texts hold, and all latents and doses at which text has not broken
     down, the one that is preferred. Raises Refusal where every concept is too common, or no dose works."""
     ordinary = writer.written(begun)
-    texts = [writer.model.tokenizer.decode(row) for row in ordinary.tolist()]
-    shares = {c: sum(holds_it(c, t) for t in texts) / len(texts) for c in CONCEPTS}
-    rare = [c for c in CONCEPTS if shares[c] <= 0.03]
-    dear, most = writer.nats(begun, ordinary) + BROKEN, largest(writer, sae, site, begun)
+    plain = {concept: writer.weighed(begun, ordinary, concept) for concept in CONCEPTS}
+    rare = [concept for concept, texts in plain.items() if texts.share <= 0.03]
+    most = largest(writer, sae, site, begun)
     working: list[tuple[Chosen, Texts]] = []
     with watch.stage("choose", len(rare), "concepts") as advance:
         for i, concept in enumerate(rare):
-            working += [each for each in tried(writer, sae, concept, most, begun) if each[1].nats <= dear]
+            found = tried(writer, sae, concept, most, begun)
+            working += [each for each in found if not each[1].broken(plain[concept])]
             advance(i + 1)
     if not working:
         raise Refusal("no concept is rare enough in ordinary text, or every dose breaks it; give another model, layer")
-    return max(working, key=lambda each: preference(each[1].share, shares[each[0].concept]))[0]
+    return max(working, key=lambda each: preference(each[1].share, plain[each[0].concept].share))[0]
 
 
 def preference(share: float, ordinary: float) -> tuple[bool, float, float]:
@@ -248,22 +259,23 @@ def claims(found: Found, chosen: Chosen) -> tuple[Claim, ...]:
                 max(c.share for c in found.controls[at]), source=TEMPLETON),
         at_most("nats a token at that dose beyond those of ordinary texts", BROKEN,
                 found.steered[at].nats - found.ordinary.nats, source="before it breaks down"),
+        at_least("different tokens at that dose, as a share of ordinary texts'", REPEATS,
+                 found.steered[at].distinct / found.ordinary.distinct, source="before it breaks down"),
         at_most("the dose at which text breaks down", max(found.doses), broken, source=TEMPLETON),
     )  # fmt: skip
 
 
 def breaks_at(found: Found) -> float:
-    """The least dose at which texts cost the untouched model a nat a token more than ordinary ones; inf where none."""
-    beyond = (d for d, t in zip(found.doses, found.steered, strict=True) if t.nats > found.ordinary.nats + BROKEN)
+    """The least dose at which texts are broken; inf where none is."""
+    beyond = (dose for dose, texts in zip(found.doses, found.steered, strict=True) if texts.broken(found.ordinary))
     return next(beyond, float("inf"))
 
 
 def pieces(found: Found, chosen: Chosen) -> tuple[Chart | Heading | Sentence | Table, ...]:
-    rows = [["ordinary", f"{found.ordinary.share:.3f}", f"{found.ordinary.nats:.2f}", "", found.ordinary.example]]
-    for dose, text, others in zip(found.doses, found.steered, found.controls, strict=True):
-        control = max(c.share for c in others)
-        rows.append([f"{dose:g}", f"{text.share:.3f}", f"{text.nats:.2f}", f"{control:.3f}", text.example])
-    heads = ("dose", f"texts with {chosen.concept!r}", "nats a token", "random directions, at most", "for example")
+    rows = [row("ordinary", found.ordinary, "")]
+    for dose, texts, others in zip(found.doses, found.steered, found.controls, strict=True):
+        rows.append(row(f"{dose:g}", texts, f"{max(c.share for c in others):.3f}"))
+    heads = ("dose", f"texts with {chosen.concept!r}", "random directions, at most", "nats a token", "different tokens")
     points = [max(t.share, 0.002) for t in found.steered]
     others = [max(max(c.share for c in each), 0.002) for each in found.controls]
     return (
@@ -274,5 +286,9 @@ def pieces(found: Found, chosen: Chosen) -> tuple[Chart | Heading | Sentence | T
         Chart("Texts that hold the concept, by dose", "dose", "share of texts (.002 for none)", [
             Series("the latent", found.doses, points, 0), Series("random directions", found.doses, others, 1, "dashed"),
         ]),
-        Table(heads, rows, numeric=(1, 2, 3)),
+        Table((*heads, "for example"), rows, numeric=(1, 2, 3, 4)),
     )  # fmt: skip
+
+
+def row(dose: str, texts: Texts, control: str) -> list[str]:
+    return [dose, f"{texts.share:.3f}", control, f"{texts.nats:.2f}", f"{texts.distinct:.2f}", texts.example]

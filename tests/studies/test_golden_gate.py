@@ -4,7 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from microtome.studies.golden_gate import BROKEN, Found, GoldenGate, Size, Texts, breaks_at, holds_it, preference
+from microtome.studies.golden_gate import (
+    BROKEN,
+    REPEATS,
+    Found,
+    GoldenGate,
+    Size,
+    Texts,
+    breaks_at,
+    holds_it,
+    preference,
+)
 from microtome.studies.study import Setting
 from tests.studies.sums import Silent
 
@@ -21,9 +31,10 @@ def test_a_concept_is_a_word_by_itself(text: str, there: bool) -> None:
 
 
 def test_text_breaks_down_at_the_least_dose_that_costs_too_much() -> None:
-    plain, dear = Texts(0.0, 2.0, ""), Texts(1.0, 2.1 + BROKEN, "")
-    found = Found(plain, [1.0, 2.0, 4.0], [plain, dear, plain], [])
-    assert breaks_at(found) == 2.0
+    plain, dear = Texts(0.0, 2.0, 0.8, ""), Texts(1.0, 2.1 + BROKEN, 0.8, "")
+    same = Texts(1.0, 1.0, 0.7 * REPEATS, "")
+    for broken in (dear, same):
+        assert breaks_at(Found(plain, [1.0, 2.0, 4.0], [plain, broken, plain], [])) == 2.0
     assert breaks_at(Found(plain, [1.0], [plain], [])) == float("inf")
 
 
@@ -42,6 +53,6 @@ def test_the_rarest_concept_that_works_is_preferred() -> None:
 def test_the_study_runs(tmp_path: Path) -> None:
     report = GoldenGate(quick=TINY).run(Setting(tmp_path, quick=True), Silent())
     found = {c.name: c for c in report.claims}
-    assert len(found) == len(report.claims) == 5
+    assert len(found) == len(report.claims) == 6
     assert found["nats a token at that dose beyond those of ordinary texts"].ok  # a dose so small changes little
     assert not found["the dose at which text breaks down"].ok
