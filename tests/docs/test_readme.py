@@ -10,12 +10,25 @@ import microtome as mt
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", "CONTRIBUTING.md", "docs/index.md", "docs/commands.md", "docs/architecture.md"]
 PAGES += ["docs/formats.md", "docs/training.md", "docs/scale.md", "docs/studies.md"]
-PAGES += ["docs/recipes.md", "docs/circuits.md", "docs/evals.md", "docs/parameters.md", "docs/performance.md"]
+PAGES += [
+    "docs/recipes.md",
+    "docs/circuits.md",
+    "docs/evals.md",
+    "docs/parameters.md",
+    "docs/performance.md",
+    "docs/directions.md",
+]
 
 
 def python(number: int) -> str:
     """One of the README's blocks of Python, counted from 0."""
     return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[number]
+
+
+def test_the_page_of_directions_runs(capsys) -> None:
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "docs/directions.md").read_text(encoding="utf-8"), re.DOTALL)[0]
+    exec(compile(code, "directions.md", "exec"), {})  # noqa: S102
+    assert "area 1.00" in capsys.readouterr().out
 
 
 def test_the_first_ten_lines_of_python_run(capsys) -> None:
