@@ -72,9 +72,8 @@ class Heads(Felt):
         found = some[0].new_empty(len(some[0]), size, some[0].shape[1], self.reading.q.shape[-1])
         first = 0
         for gradient, weight in zip(some, self.reading, strict=True):
-            for head in range(len(weight)):
-                found[:, first] = gradient[:, :, head] @ weight[head]
-                first += 1
+            found[:, first : first + len(weight)] = torch.einsum("bshe,hed->bhsd", gradient, weight)
+            first += len(weight)
         return self.norm.back_(found, block.pairs, block.places)
 
 
